@@ -6,56 +6,106 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"time"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+)
+
+// Exit statuses of all programs.
+const (
+	statusOK     = 0
+	statusFailed = 1 // the program's work failed
+	statusUsage  = 2 // the command line is wrong
 )
 
 // Main runs a program's command with the process's arguments and ends the process: status 0,
 // 1 when RunE failed (one line on standard error), 2 for a wrong command line (one line that
-// names option, value and what is allowed). The command's context ends at SIGTERM or SIGINT.
-// SIGPIPE is ignored.
-func Main(cmd *cobra.Command) {}
-
-// Usagef makes an error that Main turns into exit status 2.
-func Usagef(format string, a ...any) error { return fmt.Errorf(format, a...) }
-
-// Version returns the program's version, such as "0.1.0" (at most 32 characters: it
-// goes into RSPRO identities as swVersion).
-func Version() string { return "" }
-
-// HostName returns the host's name for RSPRO identities: IA5, 1..32 characters.
-func HostName() string { return "" }
-
-// OnReport has write called with standard error each time SIGUSR1 arrives, until ctx ends;
-// goroutine stacks follow what it writes.
-func OnReport(ctx context.Context, write func(io.Writer)) {}
-
-// Uint16Var adds an option whose value is a decimal number min..max.
-func Uint16Var(fs *pflag.FlagSet, p *uint16, name, short string, value, min, max uint16, usage string) {
+// names option, value and what is allowed). The command's context ends at SIGTERM or SIGINT; a
+// second one ends the process at once. SIGPIPE is ignored, and SIGUSR1 but for OnReport.
+func Main(cmd *cobra.Command) {
+	// Caught and dropped rather than ignored: an ignored signal would stay ignored in event scripts.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGUSR1)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	context.AfterFunc(ctx, stop)
+	os.Exit(Execute(ctx, cmd, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// DurationVar adds an option whose value is a duration min..max ("30s", "1m").
-func DurationVar(fs *pflag.FlagSet, p *time.Duration, name, short string, value, min, max time.Duration, usage string) {
+// Execute is Main without the process: it runs cmd with args and returns the exit status.
+// Help and version go to stdout, what went wrong to stderr, which RunE reaches as
+// cmd.OutOrStdout and cmd.ErrOrStderr. A RunE that fails because ctx has ended was
+// asked to stop: status 0.
+func Execute(ctx context.Context, cmd *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	running := false
+	prepare(cmd, &running)
+	// cobra takes the process's arguments for nil ones.
+	cmd.SetArgs(append([]string{}, args...))
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+
+	err := cmd.ExecuteContext(ctx)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return statusOK
+	case running && ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return statusOK
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", cmd.Name(), oneLine(err))
+	if !running || errors.As(err, &usage) {
+		return statusUsage
+	}
+	return statusFailed
 }
 
-// HexVar adds an option whose value is min..max bytes in hex, blanks and a 0x prefix allowed.
-func HexVar(fs *pflag.FlagSet, p *[]byte, name, short string, value []byte, min, max int, usage string) {
+// prepare makes cmd and the commands below it report a wrong command line our way, and sets
+// *running when one of them begins its work: an error before that is one of usage.
+func prepare(cmd *cobra.Command, running *bool) {
+	cmd.SilenceErrors = true
+	cmd.SilenceUsage = true
+	cmd.DisableSuggestions = true
+	cmd.Flags().SortFlags = false
+	cmd.SetFlagErrorFunc(flagError)
+	if !cmd.HasParent() {
+		cmd.Version = Version()
+		cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+		VersionFlag(cmd.Flags(), "V")
+	}
+
+	run, check := cmd.RunE, cmd.Args
+	switch {
+	case cmd.Run != nil: // cobra's own
+	case run == nil:
+		cmd.RunE = func(*cobra.Command, []string) error { return nil }
+		check = wantCommand
+	default:
+		cmd.RunE = func(c *cobra.Command, args []string) error {
+			*running = true
+			return run(c, args)
+		}
+		if check == nil {
+			check = noArguments
+		}
+	}
+	if check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return err
+			}
+			return missing(c)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		prepare(sub, running)
+	}
 }
 
-// AddrVar adds an option whose value is "HOST:PORT", ":PORT" or "[V6]:PORT".
-func AddrVar(fs *pflag.FlagSet, p *string, name, short, value, usage string) {}
-
-// LogOptions are the logging options all programs have.
-type LogOptions struct{}
-
-// Flags adds -d --debug, -L --disable-color, --log-level, and with timestamp the bankd's -T and -e.
-func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {}
-
-// Logger returns the log on w: one line an event. Categories are the C suite's names in the field "cat"
-// (DMAIN DRSPRO DREST DSLOTMAP DBANKDW DLINP DST2 DGSMTAP).
-func (o *LogOptions) Logger(w io.Writer) *logrus.Logger { return nil }
+// oneLine returns the text of err with no line break in it.
+func oneLine(err error) string {
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}

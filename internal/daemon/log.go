@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// LogOptions are the logging options all programs have. The zero value is to be given to Flags.
+type LogOptions struct {
+	debug     []rule       // of -d; nil: all categories
+	debugSet  bool         // -d was given
+	level     logrus.Level // of --log-level
+	levelSet  bool         // --log-level was given
+	noColor   bool
+	timestamp bool
+}
+
+// A rule turns on the categories it matches, as one CAT or CAT,LEVEL of option -d.
+type rule struct {
+	name   string // upper case
+	prefix bool   // name need only be how the category begins
+	level  logrus.Level
+}
+
+func (r rule) matches(cat string) bool {
+	if r.prefix && len(cat) > len(r.name) {
+		cat = cat[:len(r.name)]
+	}
+	return strings.EqualFold(cat, r.name)
+}
+
+const (
+	wantLevel = "1 (debug), 3 or 5 (info), 7 (error), 8 (fatal), trace, debug, info, warning, error or fatal"
+	wantDebug = "CAT[,LEVEL][:CAT[,LEVEL]...] with LEVEL " + wantLevel
+)
+
+// Flags adds -d --debug, -L --disable-color and --log-level, for the bankd
+// --log-level with the short form -e, and -T --timestamp.
+func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {
+	o.level = logrus.InfoLevel
+	short := ""
+	if bankd {
+		short = "e"
+	}
+	fs.VarP(&value[[]rule]{
+		p: &o.debug,
+		parse: func(s string) ([]rule, error) {
+			r, err := parseDebug(s)
+			o.debugSet = o.debugSet || err == nil
+			return r, err
+		},
+		format: formatDebug,
+		typ:    "CAT,LEVEL:...",
+		want:   wantDebug,
+	}, "debug", "d", "log these categories only: DMAIN DRSPRO DREST DSLOTMAP DBANKDW DLINP DST2 DGSMTAP; without a level: debug")
+	fs.VarP(&value[logrus.Level]{
+		p: &o.level,
+		parse: func(s string) (logrus.Level, error) {
+			l, err := parseLevel(s)
+			o.levelSet = o.levelSet || err == nil
+			return l, err
+		},
+		format: logrus.Level.String,
+		typ:    "LEVEL",
+		want:   wantLevel,
+	}, "log-level", short, "log from this level up: "+wantLevel)
+	fs.BoolVarP(&o.noColor, "disable-color", "L", false, "no colours on a terminal")
+	if bankd {
+		fs.BoolVarP(&o.timestamp, "timestamp", "T", true, "begin log lines with the time")
+	} else {
+		o.timestamp = true
+	}
+}
+
+// Logger returns the log on w: one line an event, coloured on a terminal. Categories are the C
+// suite's names in the field "cat" (DMAIN DRSPRO DREST DSLOTMAP DBANKDW DLINP DST2 DGSMTAP);
+// an entry without one belongs to DMAIN. --log-level holds for all categories that option -d
+// left on, instead of the level named there.
+func (o *LogOptions) Logger(w io.Writer) *logrus.Logger {
+	text := &logrus.TextFormatter{
+		DisableColors:    true,
+		DisableTimestamp: !o.timestamp,
+		FullTimestamp:    true,
+		TimestampFormat:  "2006-01-02T15:04:05.000Z07:00",
+		QuoteEmptyFields: true,
+	}
+	if f, ok := w.(*os.File); ok && !o.noColor && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd())) {
+		text.DisableColors, text.ForceColors = false, true
+	}
+	log := logrus.New()
+	log.SetOutput(w)
+	log.SetFormatter(text)
+	if !o.debugSet {
+		log.SetLevel(o.level)
+		return log
+	}
+
+	f := &filter{next: text, rules: o.debug}
+	most := logrus.PanicLevel
+	for i := range f.rules {
+		if o.levelSet {
+			f.rules[i].level = o.level
+		}
+		most = max(most, f.rules[i].level)
+	}
+	log.SetLevel(most)
+	log.SetFormatter(f)
+	log.SetOutput(nonEmpty{w})
+	return log
+}
+
+// A filter formats entries as next does, and those that no rule lets through as nothing.
+type filter struct {
+	next  logrus.Formatter
+	rules []rule
+}
+
+func (f *filter) Format(e *logrus.Entry) ([]byte, error) {
+	cat, _ := e.Data["cat"].(string)
+	if cat == "" {
+		cat = "DMAIN"
+	}
+	// The last one counts, so that "D,1:DREST,7" makes an exception.
+	for i := len(f.rules) - 1; i >= 0; i-- {
+		if f.rules[i].matches(cat) {
+			if e.Level <= f.rules[i].level {
+				return f.next.Format(e)
+			}
+			break
+		}
+	}
+	return nil, nil
+}
+
+// nonEmpty saves the system call for an entry that was filtered out.
+type nonEmpty struct{ io.Writer }
+
+func (w nonEmpty) Write(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	return w.Writer.Write(b)
+}
+
+// parseDebug reads the value of option -d, CAT[,LEVEL][:CAT[,LEVEL]...]. As in the C suite a
+// category is matched without case, by its beginning when a level follows, and need
+// not exist; empty parts count for nothing.
+func parseDebug(s string) ([]rule, error) {
+	var rules []rule
+	for part := range strings.SplitSeq(s, ":") {
+		if part == "" {
+			continue
+		}
+		name, level, hasLevel := strings.Cut(part, ",")
+		r := rule{name: strings.ToUpper(name), prefix: hasLevel, level: logrus.DebugLevel}
+		if hasLevel {
+			var err error
+			if r.level, err = parseLevel(level); err != nil {
+				return nil, fmt.Errorf("category %q: %w", name, err)
+			}
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+func formatDebug(rules []rule) string {
+	parts := make([]string, len(rules))
+	for i, r := range rules {
+		parts[i] = r.name
+		if r.prefix {
+			parts[i] += "," + r.level.String()
+		}
+	}
+	return strings.Join(parts, ":")
+}
+
+// parseLevel reads a level of the C suite (1 debug, 3 info, 5 notice, 7 error, 8 fatal) or a name.
+func parseLevel(s string) (logrus.Level, error) {
+	switch strings.ToLower(s) {
+	case "trace":
+		return logrus.TraceLevel, nil
+	case "1", "debug":
+		return logrus.DebugLevel, nil
+	case "3", "5", "info", "notice":
+		return logrus.InfoLevel, nil
+	case "warning", "warn":
+		return logrus.WarnLevel, nil
+	case "7", "error":
+		return logrus.ErrorLevel, nil
+	case "8", "fatal":
+		return logrus.FatalLevel, nil
+	}
+	return 0, fmt.Errorf("level %q: want %s", s, wantLevel)
+}
