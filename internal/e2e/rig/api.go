@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package rig
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"remsim/internal/slot"
+)
+
+// An API is the REST API of a server, seen as a back-end sees it.
+type API struct {
+	Base string // "http://HOST:PORT"
+	HTTP *http.Client
+}
+
+// A SlotMap is a map as version 1 shows it.
+type SlotMap struct {
+	Bank struct {
+		BankID uint16 `json:"bankId"`
+		SlotNr uint16 `json:"slotNr"`
+	} `json:"bank"`
+	Client struct {
+		ClientID uint16 `json:"clientId"`
+		SlotNr   uint16 `json:"slotNr"`
+	} `json:"client"`
+	State string `json:"state"`
+}
+
+// Map returns the pair of slots.
+func (m SlotMap) Map() slot.Map {
+	return slot.Map{
+		Bank:   slot.Bank{ID: m.Bank.BankID, Slot: m.Bank.SlotNr},
+		Client: slot.Client{ID: m.Client.ClientID, Slot: m.Client.SlotNr},
+	}
+}
+
+// Create makes a map.
+func (a API) Create(m slot.Map) error {
+	body := fmt.Appendf(nil, `{"bank":{"bankId":%d,"slotNr":%d},"client":{"clientId":%d,"slotNr":%d}}`,
+		m.Bank.ID, m.Bank.Slot, m.Client.ID, m.Client.Slot)
+	return a.do(http.MethodPost, "/slotmaps", body, http.StatusCreated, nil)
+}
+
+// Delete removes the map of a bank slot.
+func (a API) Delete(b slot.Bank) error {
+	return a.do(http.MethodDelete, fmt.Sprintf("/slotmaps/%d", uint32(b.ID)<<16|uint32(b.Slot)), nil, http.StatusOK, nil)
+}
+
+// Reset deletes all maps.
+func (a API) Reset() error { return a.do(http.MethodPost, "/global-reset", nil, http.StatusOK, nil) }
+
+// SlotMaps returns the states of all maps.
+func (a API) SlotMaps() (map[slot.Map]string, error) {
+	var list struct {
+		SlotMaps []SlotMap `json:"slotmaps"`
+	}
+	if err := a.do(http.MethodGet, "/slotmaps", nil, http.StatusOK, &list); err != nil {
+		return nil, err
+	}
+	states := make(map[slot.Map]string, len(list.SlotMaps))
+	for _, m := range list.SlotMaps {
+		states[m.Map()] = m.State
+	}
+	return states, nil
+}
+
+// Peers returns the names of the connected clients and banks, such as C1:0 and B1.
+func (a API) Peers() (map[string]bool, error) {
+	var list struct {
+		Clients, Banks []struct {
+			Peer string `json:"peer"`
+		}
+	}
+	for _, path := range []string{"/clients", "/banks"} {
+		if err := a.do(http.MethodGet, path, nil, http.StatusOK, &list); err != nil {
+			return nil, err
+		}
+	}
+	peers := map[string]bool{}
+	for _, p := range append(list.Clients, list.Banks...) {
+		peers[p.Peer] = true
+	}
+	return peers, nil
+}
+
+// do makes one request of version 1 and decodes the answer into v unless that is nil.
+func (a API) do(method, path string, body []byte, want int, v any) error {
+	req, err := http.NewRequest(method, a.Base+"/api/backend/v1"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := a.HTTP.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != want {
+		return fmt.Errorf("%s %s: %s %s", method, path, res.Status, strings.TrimSpace(string(text)))
+	}
+	if v == nil {
+		return nil
+	}
+	return json.Unmarshal(text, v)
+}
