@@ -69,6 +69,7 @@ func prepare(cmd *cobra.Command, running *bool) {
 	cmd.SilenceErrors = true
 	cmd.SilenceUsage = true
 	cmd.DisableSuggestions = true
+	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.Flags().SortFlags = false
 	cmd.SetFlagErrorFunc(flagError)
 	if !cmd.HasParent() {

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package daemon
+
+import (
+	"bytes"
+	"io"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+)
+
+func logger(t *testing.T, w io.Writer, bankd bool, args ...string) *logrus.Logger {
+	t.Helper()
+	var o LogOptions
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	o.Flags(fs, bankd)
+	if err := fs.Parse(args); err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return o.Logger(w)
+}
+
+func TestLogLevels(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		want string // category and level of each line that appears, of all that are written
+	}{
+		{"", "main/info main/error rspro/info rspro/error rest/info rest/error none/info none/error"},
+		{"--log-level 7", "main/error rspro/error rest/error none/error"},
+		{"--log-level 8", ""},
+		{"-e 7", "main/error rspro/error rest/error none/error"},
+		{"--log-level error", "main/error rspro/error rest/error none/error"},
+		{"--log-level 1", "main/debug main/info main/error rspro/debug rspro/info rspro/error rest/debug rest/info rest/error none/debug none/info none/error"},
+		{"--log-level TRACE", "main/trace main/debug main/info main/error rspro/trace rspro/debug rspro/info rspro/error " +
+			"rest/trace rest/debug rest/info rest/error none/trace none/debug none/info none/error"},
+		{"-d DRSPRO", "rspro/debug rspro/info rspro/error"},
+		{"-d drspro", "rspro/debug rspro/info rspro/error"},
+		{"-d DRSPRO,3", "rspro/info rspro/error"},
+		{"-d DRSPRO,5", "rspro/info rspro/error"},
+		{"-d DRSPRO,trace", "rspro/trace rspro/debug rspro/info rspro/error"},
+		{"-d DRSPRO,7:DREST,3", "rspro/error rest/info rest/error"},
+		{"-d dr,7", "rspro/error rest/error"}, // with a comma by prefix
+		{"-d dr", ""},                         // without one the whole name
+		{"-d DMAIN,7", "main/error none/error"},
+		{"-d D,7:DREST,1", "main/error rspro/error rest/debug rest/info rest/error none/error"},
+		{"-d DNOSUCH", ""},
+		{"-d DNOSUCH:DREST,7", "rest/error"},
+		{"-d DREST,7 -d DRSPRO,7", "rspro/error"}, // each one begins with all off
+		{"-d :DREST,7:", "rest/error"},
+		{"-d=", ""},
+		{"-d DREST:DRSPRO,1 --log-level 7", "rspro/error rest/error"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			var b bytes.Buffer
+			log := logger(t, &b, true, strings.Fields(tt.args)...)
+			for _, cat := range []string{"main", "rspro", "rest", "none"} {
+				e := logrus.NewEntry(log)
+				if cat != "none" {
+					e = e.WithField("cat", "D"+strings.ToUpper(cat))
+				}
+				for _, l := range []logrus.Level{logrus.TraceLevel, logrus.DebugLevel, logrus.InfoLevel, logrus.ErrorLevel} {
+					e.Log(l, cat+"/"+l.String())
+				}
+			}
+			var got []string
+			for _, m := range regexp.MustCompile(`msg=(\S+)`).FindAllStringSubmatch(b.String(), -1) {
+				got = append(got, m[1])
+			}
+			if s := strings.Join(got, " "); s != tt.want {
+				t.Errorf("got  %s\nwant %s", s, tt.want)
+			}
+		})
+	}
+}
+
+func TestLogLine(t *testing.T) {
+	stamp := `time="?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)"? `
+	line := `level=info msg="listening for RSPRO" addr="127\.0\.0\.1:9998" cat=DRSPRO` + "\n$"
+	for _, tt := range []struct {
+		name  string
+		bankd bool
+		args  []string
+		want  string
+	}{
+		{"plain", false, nil, "^" + stamp + line},
+		{"bankd", true, nil, "^" + stamp + line},
+		{"bankd -T", true, []string{"-T"}, "^" + stamp + line},
+		{"bankd without time", true, []string{"--timestamp=false"}, "^" + line},
+		{"through the filter", false, []string{"-d", "DRSPRO"}, "^" + stamp + line},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var b bytes.Buffer
+			logger(t, &b, tt.bankd, tt.args...).WithFields(logrus.Fields{"cat": "DRSPRO", "addr": "127.0.0.1:9998"}).Info("listening for RSPRO")
+			if !regexp.MustCompile(tt.want).MatchString(b.String()) {
+				t.Errorf("%q doesn't match %s", b.String(), tt.want)
+			}
+		})
+	}
+}
+
+type countingWriter int
+
+func (w *countingWriter) Write(b []byte) (int, error) { *w++; return len(b), nil }
+
+// What is filtered out costs no write; what is below every category's level isn't even formatted.
+func TestLogCost(t *testing.T) {
+	var writes countingWriter
+	log := logger(t, &writes, false, "-d", "DRSPRO,1:DREST,7")
+	log.WithField("cat", "DREST").Info("filtered out")
+	log.WithField("cat", "DMAIN").Error("filtered out")
+	if writes != 0 {
+		t.Errorf("%d writes for entries that were filtered out", writes)
+	}
+	if log.IsLevelEnabled(logrus.TraceLevel) {
+		t.Error("trace is on and no category wants it")
+	}
+	log.WithField("cat", "DREST").Error("written")
+	if writes != 1 {
+		t.Errorf("%d writes for an entry", writes)
+	}
+}
+
+func FuzzParseDebug(f *testing.F) {
+	for _, s := range []string{"", ":", ",", "DMAIN", "DMAIN,1", "DMAIN,1:DRSPRO:DREST,7", "D,3:,8", "DMAIN,,1", "DMAIN,99", "dmain,Trace", "ſ,1", "\x00\xff,1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		rules, err := parseDebug(s)
+		if err != nil {
+			if rules != nil || !strings.Contains(s, ",") {
+				t.Fatalf("%q: %v, %v", s, rules, err)
+			}
+			return
+		}
+		// What was read, written out and read again, is the same.
+		text := formatDebug(rules)
+		again, err := parseDebug(text)
+		if err != nil || formatDebug(again) != text {
+			t.Fatalf("%q: %q became %v (%v)", s, text, again, err)
+		}
+		for _, r := range rules {
+			r.matches("DMAIN")
+			if !r.matches(r.name) {
+				t.Fatalf("%q: rule %+v doesn't match its own name", s, r)
+			}
+		}
+	})
+}
