@@ -2,7 +2,11 @@
 
 package rspro
 
-import "remsim/internal/slot"
+import (
+	"strconv"
+
+	"remsim/internal/slot"
+)
 
 // A Choice is the context tag of a message in the choice of RsproPDU.
 type Choice uint32
@@ -33,6 +37,72 @@ const (
 	ChoiceBankSlotmapsInd     Choice = 100 // extension, feature BankState
 	ChoiceBankSlotInfoInd     Choice = 101 // extension, feature BankState
 )
+
+// String returns the message's name as in the ASN.1 module, such as
+// "connectBankReq", or "[N]" for an unknown one.
+func (c Choice) String() string {
+	switch c {
+	case ChoiceConnectBankReq:
+		return "connectBankReq"
+	case ChoiceConnectBankRes:
+		return "connectBankRes"
+	case ChoiceConnectClientReq:
+		return "connectClientReq"
+	case ChoiceConnectClientRes:
+		return "connectClientRes"
+	case ChoiceCreateMappingReq:
+		return "createMappingReq"
+	case ChoiceCreateMappingRes:
+		return "createMappingRes"
+	case ChoiceRemoveMappingReq:
+		return "removeMappingReq"
+	case ChoiceRemoveMappingRes:
+		return "removeMappingRes"
+	case ChoiceConfigClientIDReq:
+		return "configClientIdReq"
+	case ChoiceConfigClientIDRes:
+		return "configClientIdRes"
+	case ChoiceSetAtrReq:
+		return "setAtrReq"
+	case ChoiceSetAtrRes:
+		return "setAtrRes"
+	case ChoiceTpduModemToCard:
+		return "tpduModemToCard"
+	case ChoiceTpduCardToModem:
+		return "tpduCardToModem"
+	case ChoiceClientSlotStatusInd:
+		return "clientSlotStatusInd"
+	case ChoiceBankSlotStatusInd:
+		return "bankSlotStatusInd"
+	case ChoiceErrorInd:
+		return "errorInd"
+	case ChoiceConfigClientBankReq:
+		return "configClientBankReq"
+	case ChoiceConfigClientBankRes:
+		return "configClientBankRes"
+	case ChoiceResetStateReq:
+		return "resetStateReq"
+	case ChoiceResetStateRes:
+		return "resetStateRes"
+	case ChoiceBankSlotmapsInd:
+		return "bankSlotmapsInd"
+	case ChoiceBankSlotInfoInd:
+		return "bankSlotInfoInd"
+	}
+	return "[" + strconv.FormatUint(uint64(c), 10) + "]"
+}
+
+// Response returns the choice that answers the request c, and whether c is a
+// request that has one.
+func (c Choice) Response() (Choice, bool) {
+	switch c {
+	case ChoiceConnectBankReq, ChoiceConnectClientReq, ChoiceCreateMappingReq, ChoiceRemoveMappingReq,
+		ChoiceConfigClientIDReq, ChoiceSetAtrReq, ChoiceConfigClientBankReq, ChoiceResetStateReq:
+		// The tag of a response follows that of its request.
+		return c + 1, true
+	}
+	return 0, false
+}
 
 // A Message is one alternative of RsproPDU's choice: a pointer to one of the
 // message types of this package.

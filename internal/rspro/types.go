@@ -24,7 +24,15 @@ const (
 
 // String returns the name as in the ASN.1 module, or the number.
 func (t ComponentType) String() string {
-	return enumName(int32(t), map[int32]string{0: "remsimClient", 1: "remsimServer", 2: "remsimBankd"})
+	switch t {
+	case Client:
+		return "remsimClient"
+	case Server:
+		return "remsimServer"
+	case Bankd:
+		return "remsimBankd"
+	}
+	return strconv.Itoa(int(t))
 }
 
 // A ResultCode is the outcome of a request (RSPRO ResultCode). Values that are
@@ -47,11 +55,29 @@ const (
 
 // String returns the name as in the ASN.1 module, or the number.
 func (r ResultCode) String() string {
-	return enumName(int32(r), map[int32]string{
-		0: "ok", 1: "illegalClientId", 2: "illegalBankId", 3: "illegalSlotId",
-		4: "unsupportedProtocolVersion", 5: "unknownSlotmap", 6: "identityInUse",
-		100: "cardNotPresent", 101: "cardUnresponsive", 102: "cardTransmissionError",
-	})
+	switch r {
+	case OK:
+		return "ok"
+	case IllegalClientID:
+		return "illegalClientId"
+	case IllegalBankID:
+		return "illegalBankId"
+	case IllegalSlotID:
+		return "illegalSlotId"
+	case UnsupportedProtocolVersion:
+		return "unsupportedProtocolVersion"
+	case UnknownSlotmap:
+		return "unknownSlotmap"
+	case IdentityInUse:
+		return "identityInUse"
+	case CardNotPresent:
+		return "cardNotPresent"
+	case CardUnresponsive:
+		return "cardUnresponsive"
+	case CardTransmissionError:
+		return "cardTransmissionError"
+	}
+	return strconv.Itoa(int(r))
 }
 
 // An ErrorCode says what an ErrorInd is about (RSPRO ErrorCode). Values that
@@ -65,6 +91,19 @@ const (
 	UnexpectedProtocolVersion ErrorCode = 3
 )
 
+// String returns the name as in the ASN.1 module, or the number.
+func (e ErrorCode) String() string {
+	switch e {
+	case UnknownClientConnected:
+		return "unknownClientConnected"
+	case UnexpectedDisconnect:
+		return "unexpectedDisconnect"
+	case UnexpectedProtocolVersion:
+		return "unexpectedProtocolVersion"
+	}
+	return strconv.Itoa(int(e))
+}
+
 // An ErrorSeverity says how bad an ErrorInd is (RSPRO ErrorSeverity). Values
 // that are not known are kept as their numbers.
 type ErrorSeverity int32
@@ -75,6 +114,19 @@ const (
 	Major ErrorSeverity = 2
 	Fatal ErrorSeverity = 3
 )
+
+// String returns the name as in the ASN.1 module, or the number.
+func (e ErrorSeverity) String() string {
+	switch e {
+	case Minor:
+		return "minor"
+	case Major:
+		return "major"
+	case Fatal:
+		return "fatal"
+	}
+	return strconv.Itoa(int(e))
+}
 
 // Features is the set of extensions a peer knows (extension element [101],
 // BIT STRING). Bit n of the number is bit n of the string; bits from 64 up are
@@ -118,10 +170,3 @@ type TpduFlags struct {
 // IPPort is an address with a port (RSPRO IpPort). An address with a zone, or
 // no address, can't be encoded. 4-byte addresses go as ipv4, all others as ipv6.
 type IPPort = netip.AddrPort
-
-func enumName(n int32, names map[int32]string) string {
-	if s, ok := names[n]; ok {
-		return s
-	}
-	return strconv.Itoa(int(n))
-}
