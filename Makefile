@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 1m
+
+# The version is a constant of the programs, so git isn't asked.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+.PHONY: help build demo test bench lint fuzz install clean
+
+help:
+	@echo 'make build    the programs, in bin/'
+	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
+	@echo 'make test     all checks and tests'
+	@echo 'make lint     the checks of style only'
+	@echo 'make bench    how fast it is'
+	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
+	@echo 'make install  bin/ to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
+
+build:
+	@contrib/install-deps build
+	CGO_ENABLED=1 go build -trimpath -o bin/ ./cmd/...
+
+demo:
+	@contrib/install-deps $(if $(PCSC),pcsc,demo)
+	@PCSC='$(PCSC)' contrib/demo.sh
+
+test:
+	@.ci/run
+
+lint:
+	@.ci/run lint
+
+bench:
+	@contrib/install-deps test
+	go test -run '^$$' -bench . -benchmem ./internal/rspro ./internal/server
+
+fuzz:
+	@contrib/install-deps build
+	@.ci/fuzz $(FUZZTIME)
+
+install: build
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/doc/remsim'
+	install bin/* '$(DESTDIR)$(PREFIX)/bin'
+	install -m 644 README.md COPYING CHANGELOG.md doc/*.md '$(DESTDIR)$(PREFIX)/share/doc/remsim'
+
+clean:
+	rm -rf bin
