@@ -17,7 +17,7 @@ var ErrClosed = errors.New("softsim: card is powered off")
 var atr = [...]byte{
 	0x3b, 0x9e, 0x94, 0x80, 0x1f, 0xc7,
 	0x80, 0x31, 0xc8, 0x73, 0xd4, 0x21, 0x00, 0x66, 'r', 'e', 'm', 's', 'i', 'm',
-	0x98,
+	0xc6,
 }
 
 // A Card is a powered card. It implements bankd.Card; one goroutine uses it at a time.
@@ -25,6 +25,7 @@ type Card struct {
 	mf      *file
 	auth    *milenage
 	answer  vector
+	command command // being executed
 	closed  bool
 	dir     *file     // current directory, never nil
 	ef      *file     // current EF, in dir; nil without one

@@ -116,7 +116,8 @@ func lookup(cla, ins byte) (*instruction, result) {
 // execute runs a command of at least 5 bytes and returns data and status. It does what T=0
 // needs around the command itself (ISO 7816-3 10.3, TS 102 221 7.3.1.1).
 func (c *Card) execute(cmd []byte) (data []byte, sw uint16) {
-	q := command{gsm: cmd[0] == claGSM, p1: cmd[2], p2: cmd[3], data: cmd[5:]}
+	q := &c.command
+	*q = command{gsm: cmd[0] == claGSM, p1: cmd[2], p2: cmd[3], data: cmd[5:]}
 	word := func(r result) uint16 {
 		if q.gsm {
 			return statusWords[r].gsm
@@ -138,7 +139,7 @@ func (c *Card) execute(cmd []byte) (data []byte, sw uint16) {
 	if q.le = p3; p3 == 0 {
 		q.le = 256
 	}
-	data, r = in.run(c, &q)
+	data, r = in.run(c, q)
 	switch {
 	case r != done || len(data) == 0:
 		return nil, word(r)
@@ -152,7 +153,10 @@ func (c *Card) execute(cmd []byte) (data []byte, sw uint16) {
 	}
 	data = data[:q.le]
 	if in.ins == insGetResponse {
-		if c.pending = c.pending[q.le:]; len(c.pending) > 0 && !q.gsm {
+		// In class 00 the rest can be fetched, too (ISO 7816-3 10.3.4).
+		if c.pending = c.pending[q.le:]; q.gsm {
+			c.pending = nil
+		} else if len(c.pending) > 0 {
 			return data, more(q.gsm, len(c.pending))
 		}
 	}

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package softsim
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+
+	"remsim/internal/bankd"
+)
+
+func newCard(t testing.TB) *Card {
+	t.Helper()
+	return New(Profile{ICCID: testICCID, IMSI: testIMSI, Ki: testKi, OPc: testOPc})
+}
+
+// send transmits a command given in hex and returns the response in hex.
+func send(t testing.TB, c *Card, cmd string) string {
+	t.Helper()
+	r, err := c.Transmit(unhex(t, cmd), make([]byte, 0, 258))
+	if err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return hex.EncodeToString(r)
+}
+
+// iccid reads the ICCID as a terminal does.
+func iccid(t testing.TB, c *Card) string {
+	t.Helper()
+	send(t, c, "a0a40000023f00")
+	send(t, c, "a0a40000022fe2")
+	r := send(t, c, "a0b000000a")
+	if len(r) != 24 || !strings.HasSuffix(r, "9000") {
+		t.Fatalf("READ BINARY of EF.ICCID: %s", r)
+	}
+	var b strings.Builder
+	for i := 0; i < 20; i += 2 {
+		b.WriteByte(r[i+1])
+		b.WriteByte(r[i])
+	}
+	return strings.TrimRight(b.String(), "f")
+}
+
+func TestATR(t *testing.T) {
+	c := newCard(t)
+	a := c.ATR()
+	// ISO 7816-3 8.2: TS, T0 with the interface bytes that follow and the number of historical bytes.
+	if a[0] != 0x3b {
+		t.Fatalf("TS = %02x", a[0])
+	}
+	i, history := 2, int(a[1]&0x0f)
+	protocols := []byte{}
+	for y := a[1] >> 4; ; {
+		var td byte
+		for bit := byte(1); bit < 16; bit <<= 1 {
+			if y&bit != 0 {
+				td = a[i]
+				i++
+			}
+		}
+		if y&8 == 0 {
+			break
+		}
+		protocols = append(protocols, td&0x0f)
+		y = td >> 4
+	}
+	if !bytes.Equal(protocols, []byte{0, 15}) {
+		t.Errorf("protocols %v, want T=0 and the global bytes", protocols)
+	}
+	if len(a) != i+history+1 || len(a) > 33 {
+		t.Errorf("%d bytes, want %d", len(a), i+history+1)
+	}
+	sum := byte(0)
+	for _, b := range a[1:] {
+		sum ^= b
+	}
+	if sum != 0 {
+		t.Errorf("check byte is off by %02x", sum)
+	}
+	a[0] = 0
+	if c.ATR()[0] != 0x3b {
+		t.Error("ATR shares the card's memory")
+	}
+}
+
+// FCP of the files, put together by hand from TS 102 221 11.1.1.3.
+const (
+	fcpMF    = "621f" + "82027821" + "83023f00" + "a503800171" + "8a0105" + "ab058001479700" + "c606900100830101"
+	fcpUSIM  = "622c" + "82027821" + "83027fff" + "8410a0000000871002ffffffff8907090000" + "8a0105" + "ab058001479700" + "c606900100830101"
+	fcpGSM   = "621a" + "82027821" + "83027f20" + "8a0105" + "ab058001479700" + "c606900100830101"
+	pin      = "a406830101950108" // key reference 01: PIN 1
+	adm1     = "a40683010a950108" // key reference 0a: ADM 1
+	fcpICCID = "6234" + "82024121" + "83022fe2" + "8a0105" +
+		"ab20" + "8001019000" + "8001029700" + "800108" + adm1 + "800110" + adm1 + "8002000a" + "880110"
+	fcpIMSI = "6240" + "82024121" + "83026f07" + "8a0105" +
+		"ab2c" + "800101" + pin + "800102" + adm1 + "800108" + adm1 + "800110" + pin + "80020009" + "880138"
+	fcpAD = "623a" + "82024121" + "83026fad" + "8a0105" +
+		"ab26" + "8001019000" + "800102" + adm1 + "800108" + adm1 + "800110" + adm1 + "80020004" + "880118"
+)
+
+// Headers of the files in class A0, by hand from TS 51.011 9.2.1 and 9.3.
+const (
+	headerMF    = "00000000" + "3f00" + "01" + "0000000000" + "0a" + "b1" + "0101" + "0400" + "838a838a00"
+	headerGSM   = "00000000" + "7f20" + "02" + "0000000000" + "0a" + "b1" + "0002" + "0400" + "838a838a00"
+	headerICCID = "0000" + "000a" + "2fe2" + "0400" + "0ff044" + "01" + "02" + "0000"
+	headerIMSI  = "0000" + "0009" + "6f07" + "0400" + "14f014" + "01" + "02" + "0000"
+	headerAD    = "0000" + "0004" + "6fad" + "0400" + "04f044" + "01" + "02" + "0000"
+)
+
+const (
+	rand1 = "23553cbe9637a89d218ae64dae47bf35"
+	// AUTN of test set 1: SQN xor AK, AMF, MAC-A.
+	autn1  = "55f328b43577" + "b9b9" + "4a9ffac354dfafb3"
+	selMF  = "00a40004023f00"
+	selAID = "00a4040410a0000000871002ffffffff8907090000"
+	iccid1 = "988812010000000000f1" // 8988211000000000001, two digits a byte, swapped
+	imsi1  = "080910100000000010"   // 001010000000001
+)
+
+func TestCommands(t *testing.T) {
+	type step struct{ cmd, want string }
+	for _, tt := range []struct {
+		name  string // what is shown, and where it is written
+		steps []step
+	}{
+		{"SELECT and GET RESPONSE, class A0: TS 51.011 9.2.1, 9.2.18", []step{
+			{"a0a40000023f00", "9f17"}, {"a0c0000017", headerMF + "9000"},
+			{"a0a40000022fe2", "9f0f"}, {"a0c000000f", headerICCID + "9000"},
+			{"a0a40000027f20", "9f17"}, {"a0c0000017", headerGSM + "9000"},
+			{"a0a40000026f07", "9f0f"}, {"a0c000000f", headerIMSI + "9000"},
+			{"a0a40000026fad", "9f0f"}, {"a0c000000f", headerAD + "9000"},
+		}},
+		{"READ BINARY, class A0: TS 51.011 9.2.3", []step{
+			{"a0a40000022fe2", "9f0f"}, {"a0b000000a", iccid1 + "9000"},
+			{"a0b0000004", "98881201" + "9000"}, {"a0b0000802", "00f1" + "9000"},
+			{"a0b000000b", "670a"}, {"a0b0000803", "6702"}, {"a0b0000000", "670a"},
+			{"a0b0000a01", "6b00"}, {"a0b0ffff01", "6b00"},
+			{"a0a40000027f20", "9f17"}, {"a0b0000001", "9400"},
+			{"a0a40000026f07", "9f0f"}, {"a0b0000009", imsi1 + "9000"},
+			{"a0a40000026fad", "9f0f"}, {"a0b0000004", "00000002" + "9000"},
+		}},
+		{"reach of SELECT by identifier: TS 51.011 6.5", []step{
+			{"a0a40000026f07", "9404"},                             // not in the MF
+			{"a0a40000027f20", "9f17"}, {"a0a40000022fe2", "9404"}, // in the MF, not here
+			{"a0a40000027f20", "9f17"}, {"a0a40000026f07", "9f0f"}, // the directory itself, a child
+			{"a0a40000023f00", "9f17"}, {"a0a40000027f10", "9404"},
+			{"a0a40000027fff", "9404"}, // ADFs are not of class A0
+		}},
+		{"a failed SELECT changes nothing: TS 51.011 9.4, TS 102 221 8.4", []step{
+			{"a0a40000022fe2", "9f0f"}, {"a0a40000026f07", "9404"}, {"a0b0000001", "989000"},
+			{"00a40004026f07", "6a82"}, {"00b0000001", "989000"},
+		}},
+		{"STATUS, class A0: TS 51.011 9.2.2", []step{
+			{"a0f2000017", headerMF + "9000"}, {"a0f2000016", headerMF[:44] + "9000"}, {"a0f2000018", "6717"},
+			{"a0a40000027f20", "9f17"}, {"a0a40000026f07", "9f0f"}, {"a0f2000017", headerGSM + "9000"},
+		}},
+		{"wrong P1, P2 and lengths, class A0: TS 51.011 9.4.6", []step{
+			{"a0a40100023f00", "6b00"}, {"a0a40004023f00", "6b00"}, {"a0a40000013f", "6700"}, {"a0a40000033f0000", "6700"},
+			{"a0a4000000", "6700"}, {"a0a400000a3f00", "6700"}, {"a0a40000013f00", "6700"},
+			{"a0f2000117", "6b00"}, {"a0c0010017", "6b00"}, {"a0880100" + "10" + rand1, "6b00"}, {"a0b000000a00", "6700"},
+		}},
+		{"unknown INS and CLA: TS 51.011 9.4.6, TS 102 221 10.2.1.5", []step{
+			{"a012000010", "6d00"}, {"0012000010", "6d00"}, {"80a4000000", "6d00"}, {"00f2000000", "6d00"},
+			{"b0a4000000", "6e00"}, {"a1a4000000", "6e00"}, {"ffa4000000", "6e00"}, {"10a4000000", "6e00"}, {"90f2000000", "6e00"},
+			{"01a40004023f00", "6881"}, {"83f2000000", "6881"}, {"40a40004023f00", "6881"}, {"c0f2000000", "6881"},
+			{"04a40004023f00", "6882"}, {"8cf2000000", "6882"},
+		}},
+		{"GET RESPONSE without a response: TS 51.011 9.2.18, TS 102 221 12.1", []step{
+			{"a0c0000001", "6f00"}, {"00c0000001", "6985"},
+			// Another command between, even one that fails, and the response is gone.
+			{selMF, "6121"}, {"00b0000001", "6986"}, {"00c0000021", "6985"},
+			{selMF, "6121"}, {"5555000000", "6881"}, {"00c0000021", "6985"},
+			{selMF, "6121"}, {"00c0000021", fcpMF + "9000"}, {"00c0000021", "6985"},
+			{"a0a40000023f00", "9f17"}, {"a0c0000004", "00000000" + "9000"}, {"a0c0000004", "6f00"},
+		}},
+		{"SELECT by identifier, class 00: TS 102 221 11.1.1", []step{
+			{selMF, "6121"}, {"00c0000021", fcpMF + "9000"},
+			{"00a40004022fe2", "6136"}, {"00c0000036", fcpICCID + "9000"}, {"00b000000a", iccid1 + "9000"},
+			{"00a40004027f20", "611c"}, {"00c000001c", fcpGSM + "9000"},
+			{"00a4000c023f00", "9000"}, {"00a40000023f00", "6121"}, // nothing; FCI
+			{"00a40004023fff", "6a82"}, {"00a40004027fff", "6a82"}, // no application yet
+			{"00a40204023f00", "6a86"}, {"00a40008023f00", "6a86"}, {"00a40014023f00", "6a86"}, {"00a40084023f00", "6a86"},
+			{"00a40004013f", "6700"}, {"00a4000400", "6700"},
+		}},
+		{"SELECT by AID, full and partial: TS 102 221 8.5.1, 11.1.1", []step{
+			{selAID, "612e"}, {"00c000002e", fcpUSIM + "9000"},
+			{"00a40004026f07", "6142"}, {"00c0000042", fcpIMSI + "9000"}, {"00b0000009", imsi1 + "9000"},
+			{"00a40004026fad", "613c"}, {"00c000003c", fcpAD + "9000"}, {"00b0000004", "000000029000"},
+			{"00a4030400", "6121"}, {"00a4030400", "6a82"}, // parent; the MF has none
+			{"00a40004027fff", "612e"}, // the current application
+			{"00a4000c027f20", "9000"}, {"00a40004027fff", "612e"},
+			{"00a4000c023f00", "9000"}, {"00a404040aa0000000871002ffffff", "612e"},
+			{"00a404040da0000000871002", "6700"},
+			{"00a4040c07a0000000871002", "9000"}, {"80f2000112", "8410a0000000871002ffffffff8907090000" + "9000"},
+			{"00a4040407a0000000871004", "6a82"}, // an ISIM there is not
+			{"00a4040410a0000000871002ffffffff8907090001", "6a82"},
+			{"00a4040411a0000000871002ffffffff890709000000", "6700"},
+			{"00a4040607a0000000871002", "6a82"}, // no next one
+			{"00a4040507a0000000871002", "612e"}, // the last is the first
+		}},
+		{"next application while none is current: TS 102 221 8.5.1.2", []step{{"00a4040607a0000000871002", "612e"}}},
+		{"STATUS, class 80: TS 102 221 11.1.2", []step{
+			{"80f2000021", fcpMF + "9000"}, {"80f2000000", "6c21"}, {"80f20000ff", "6c21"}, {"80f2000c00", "9000"}, {"80f2010c00", "9000"},
+			{"80f2000112", "6985"}, {"80f2030000", "6a86"}, {"80f2000200", "6a86"},
+			{selAID, "612e"}, {"80f200002e", fcpUSIM + "9000"},
+		}},
+		{"READ BINARY, class 00: TS 102 221 11.1.3", []step{
+			{"00b000000a", "6986"}, // no EF
+			{"00b082000a", iccid1 + "9000"}, {"00b0000802", "00f19000"}, {"00b0820901", "f19000"},
+			{"00b0000000", "6c0a"}, {"00b00000ff", "6c0a"}, {"00b0000900", "6c01"}, {"00b0000a01", "6b00"}, {"00b07fff01", "6b00"},
+			{"00b0820a01", "6b00"}, {"00b0830001", "6a82"}, {"00b0a20001", "6a86"}, {"00b0800001", "6a82"},
+			{selAID, "612e"}, {"00b0870009", imsi1 + "9000"}, {"00b0830004", "000000029000"}, {"00b0820004", "6a82"},
+		}},
+		{"GET RESPONSE by pieces, 61xx and 6Cxx: ISO 7816-3 10.3.4, TS 102 221 7.3.1.1", []step{
+			{selMF, "6121"}, {"00c0000022", "6c21"}, {"00c0000000", "6c21"},
+			{"00c0000010", fcpMF[:32] + "6111"}, {"00c0000010", fcpMF[32:64] + "6101"}, {"00c0000001", fcpMF[64:] + "9000"},
+			{"00c0000001", "6985"},
+			{"a0a40000023f00", "9f17"}, {"a0c0000018", "6717"}, {"a0c0000017", headerMF + "9000"},
+		}},
+		{"RUN GSM ALGORITHM: TS 51.011 9.2.16, TS 55.205", []step{
+			{"a088000010" + rand1, "9804"}, // not in the MF
+			{"a0a40000027f20", "9f17"}, {"a088000010" + rand1, "9f0c"}, {"a0c000000c", "46f8416aeae4be823af9a08b" + "9000"},
+			{"a0a40000026f07", "9f0f"}, {"a088000010" + rand1, "9f0c"}, // an EF of DF.GSM may be selected
+			{"a08800000f" + rand1[2:], "6700"}, {"a088000011" + rand1 + "00", "6700"},
+		}},
+		{"AUTHENTICATE: TS 31.102 7.1", []step{
+			{"0088008122" + "10" + rand1 + "10" + autn1, "6985"}, // no application
+			{selAID, "612e"},
+			{"0088008122" + "10" + rand1 + "10" + autn1, "6135"},
+			{"00c0000035", "db" + "08a54211d5e3ba50bf" + "10b40ba9a3c58b2a05bbf0d987b21bf8cb" +
+				"10f769bcd751044604127672711c6d3441" + "08eae4be823af9a08b" + "9000"},
+			{"0088008011" + "10" + rand1, "610e"}, {"00c000000e", "0446f8416a" + "08eae4be823af9a08b" + "9000"},
+			// 7.1.2: MAC, SQN, AMF or RAND off by a bit, and the network isn't believed.
+			{"0088008122" + "10" + rand1 + "10" + autn1[:31] + "2", "9862"},
+			{"0088008122" + "10" + rand1 + "10" + "54" + autn1[2:], "9862"},
+			{"0088008122" + "10" + rand1 + "10" + autn1[:12] + "b8" + autn1[14:], "9862"},
+			{"0088008122" + "10" + "33" + rand1[2:] + "10" + autn1, "9862"},
+			{"00c0000001", "6985"},
+			{"0088018122" + "10" + rand1 + "10" + autn1, "6a86"}, {"0088008222" + "10" + rand1 + "10" + autn1, "6a86"},
+			{"0088008111" + "10" + rand1, "6700"}, {"0088008022" + "10" + rand1 + "10" + autn1, "6700"},
+			{"0088008122" + "0f" + rand1 + "10" + autn1, "6a80"}, {"0088008122" + "10" + rand1 + "11" + autn1, "6a80"},
+			{"0088008011" + "11" + rand1, "6a80"}, {"0088008100", "6700"},
+			{selMF, "6121"}, {"0088008011" + "10" + rand1, "6985"},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCard(t)
+			for i, s := range tt.steps {
+				if got := send(t, c, s.cmd); got != s.want {
+					t.Fatalf("step %d: %s: got %s, want %s", i, s.cmd, got, s.want)
+				}
+			}
+		})
+	}
+}
+
+// A reset selects the MF, ends the application and drops a response (TS 102 221 6.4, 8.4).
+func TestReset(t *testing.T) {
+	for _, cold := range []bool{true, false} {
+		c := newCard(t)
+		send(t, c, selAID)
+		send(t, c, "00a40004026f07")
+		if err := c.Reset(cold); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range [][2]string{
+			{"00c0000001", "6985"}, {"00b0000001", "6986"}, {"00a40004027fff", "6a82"}, {"80f2000021", fcpMF + "9000"},
+		} {
+			if got := send(t, c, s[0]); got != s[1] {
+				t.Errorf("cold %v: after reset %s: %s, want %s", cold, s[0], got, s[1])
+			}
+		}
+	}
+}
+
+func TestClose(t *testing.T) {
+	c := newCard(t)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Transmit(make([]byte, 5), nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("Transmit: %v", err)
+	}
+	if err := c.Reset(true); !errors.Is(err, ErrClosed) {
+		t.Errorf("Reset: %v", err)
+	}
+}
+
+func TestTransmitLength(t *testing.T) {
+	c := newCard(t)
+	for _, n := range []int{0, 4, 261} {
+		if _, err := c.Transmit(make([]byte, n), nil); err == nil {
+			t.Errorf("a command of %d bytes is taken", n)
+		}
+	}
+	// The longest command there is, and its answer.
+	cmd := append([]byte{0x00, 0xa4, 0x04, 0x04, 0xff}, make([]byte, 255)...)
+	if r, err := c.Transmit(cmd, nil); err != nil || hex.EncodeToString(r) != "6700" {
+		t.Errorf("% x, %v", r, err)
+	}
+}
+
+func TestBank(t *testing.T) {
+	var b bankd.Bank = Bank{}
+	s := bankd.Slot{Spec: "softsim:iccid=8988211000000000007,imsi=001010000000007"}
+	if err := b.Check(s); err != nil {
+		t.Fatal(err)
+	}
+	card, err := b.Open(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer card.Close()
+	if got := iccid(t, card.(*Card)); got != "8988211000000000007" {
+		t.Errorf("ICCID %s", got)
+	}
+	s.Spec = "softsim:imsi=1"
+	if err := b.Check(s); err == nil {
+		t.Error("Check takes a bad profile")
+	}
+	if _, err := b.Open(context.Background(), s); err == nil {
+		t.Error("Open takes a bad profile")
+	}
+}
+
+// Each digit of ICCID and IMSI has its place, whatever their number (TS 102 221 13.2, TS 31.102 4.2.2).
+func TestDigits(t *testing.T) {
+	for _, tt := range []struct{ iccid, imsi, iccidData, imsiData string }{
+		{"898821100000000012", "262011234567890", "988812010000000021ff", "082926102143658709"},
+		{"89882110000000001234", "26201123456789", "98881201000000002143", "0821261021436587f9"},
+		{"8988211000000000001", "001019", "988812010000000000f1", "04011010f9ffffffff"},
+		{"8988211000000000001", "0010198", "988812010000000000f1", "0409101089ffffffff"},
+	} {
+		c := New(Profile{ICCID: tt.iccid, IMSI: tt.imsi})
+		send(t, c, "a0a40000022fe2")
+		if got := send(t, c, "a0b000000a"); got != tt.iccidData+"9000" {
+			t.Errorf("ICCID %s: %s", tt.iccid, got)
+		}
+		send(t, c, "a0a40000027f20")
+		send(t, c, "a0a40000026f07")
+		if got := send(t, c, "a0b0000009"); got != tt.imsiData+"9000" {
+			t.Errorf("IMSI %s: %s", tt.imsi, got)
+		}
+	}
+}
+
+// Transmit allocates nothing.
+func TestAllocs(t *testing.T) {
+	c := newCard(t)
+	buf := make([]byte, 0, 258)
+	var cmds [][]byte
+	for _, s := range []string{
+		selAID, "00c000002e", "00a40004026f07", "00b0000009", "80f2000000", "0088008122" + "10" + rand1 + "10" + autn1, "00c0000035",
+		"a0a40000023f00", "a0c0000017", "a0a40000027f20", "a088000010" + rand1, "a0a40000026f08", "1234000000",
+	} {
+		cmds = append(cmds, unhex(t, s))
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		for _, cmd := range cmds {
+			if _, err := c.Transmit(cmd, buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for %d commands", n, len(cmds))
+	}
+}
+
+// Whatever a terminal sends, in whatever state the card is, it gets a status and no more data than it
+// can take.
+func FuzzTransmit(f *testing.F) {
+	for _, s := range []string{
+		"00b0000001", selMF, selAID, "00c0000000", "a0a40000027f20", "a088000010" + rand1,
+		"0088008122" + "10" + rand1 + "10" + autn1, "80f2000000", "00b0870000", "ffffffffff", "00a4040400",
+	} {
+		f.Add(unhex(f, s), unhex(f, "00c0000000"))
+		f.Add(unhex(f, selAID), unhex(f, s))
+	}
+	f.Add(bytes.Repeat([]byte{0xa0}, 260), bytes.Repeat([]byte{0}, 260))
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		c := newCard(t)
+		for _, cmd := range [][]byte{one, two, unhex(t, "00c0000000"), one} {
+			if len(cmd) < 5 || len(cmd) > 260 {
+				return
+			}
+			before := bytes.Clone(cmd)
+			r, err := c.Transmit(cmd, make([]byte, 0, 258))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(cmd, before) {
+				t.Fatal("the command was changed")
+			}
+			if len(r) < 2 || len(r) > 258 {
+				t.Fatalf("% x: response of %d bytes", cmd, len(r))
+			}
+			// SW1 is 61..6F or 90..9F (ISO 7816-3 10.3.3), 60 means wait.
+			if sw1 := r[len(r)-2]; sw1&0xf0 != 0x90 && (sw1&0xf0 != 0x60 || sw1 == 0x60) {
+				t.Fatalf("% x: status % x", cmd, r[len(r)-2:])
+			}
+			le := int(cmd[4])
+			if le == 0 {
+				le = 256
+			}
+			if len(r) > 2 && (len(cmd) != 5 || len(r)-2 != le) {
+				t.Fatalf("% x: %d bytes of data", cmd, len(r)-2)
+			}
+		}
+	})
+}
