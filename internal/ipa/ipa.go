@@ -1,5 +1,147 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-// Package ipa is the IPA multiplex on a byte stream: frames, connection control (CCM)
-// and keep-alive. It knows no RSPRO.
+// Package ipa is the IPA multiplex on a byte stream: frames and the messages of
+// connection control (CCM). It knows no RSPRO.
+//
+// A frame is a length (2 bytes, big-endian, counting what follows the stream id), a
+// stream id, and the payload. The payload of the OSMO extension stream begins
+// with an extension id.
 package ipa
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// A Stream says what a frame carries.
+type Stream byte
+
+// The streams an RSPRO connection has.
+const (
+	CCM   Stream = 0xfe // connection control
+	RSPRO Stream = 0xee // OSMO extension stream; with the extension id of RSPRO
+)
+
+// extRSPRO is RSPRO's extension id on the OSMO extension stream.
+const extRSPRO = 0x07
+
+// MaxFrame is the longest frame a Reader takes, in bytes with its header. Real
+// frames stay under 1 KiB.
+const MaxFrame = 4096
+
+// headerLen is the length of a frame's header: length and stream id.
+const headerLen = 3
+
+// Overhead is what framing adds to an RSPRO PDU: header and extension id.
+const Overhead = headerLen + 1
+
+// What a Reader finds wrong with a stream. Each ends the connection, since
+// nothing after it can be trusted.
+var (
+	ErrEmpty     = errors.New("empty frame")
+	ErrTooLong   = errors.New("frame too long")
+	ErrStream    = errors.New("unknown stream id")
+	ErrExtension = errors.New("unknown extension id")
+)
+
+// A Reader takes frames from a stream that may be split and joined anywhere. It
+// holds MaxFrame bytes and reads as much as there is with each call.
+type Reader struct {
+	r        io.Reader
+	buf      [MaxFrame]byte
+	pos, end int // of what was read and not returned yet
+}
+
+// NewReader returns a Reader of r.
+func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// Next returns the next frame's stream and payload, without the extension id.
+// The payload is valid until the next call. The error is io.EOF at the end of
+// the stream between two frames, io.ErrUnexpectedEOF within one, one of this
+// package's, or the stream's.
+func (r *Reader) Next() (Stream, []byte, error) {
+	for {
+		n, err := check(r.buf[r.pos:r.end])
+		if err != nil {
+			return 0, nil, err
+		}
+		if n > 0 && r.end-r.pos >= n {
+			f := r.buf[r.pos : r.pos+n : r.pos+n]
+			r.pos += n
+			s := Stream(f[2])
+			if s == RSPRO {
+				return s, f[Overhead:], nil
+			}
+			return s, f[headerLen:], nil
+		}
+		if err := r.fill(); err != nil {
+			if err == io.EOF && r.end > r.pos {
+				err = io.ErrUnexpectedEOF
+			}
+			if r.end > r.pos {
+				err = fmt.Errorf("ipa: within a frame, after %d bytes: %w", r.end-r.pos, err)
+			}
+			return 0, nil, err
+		}
+	}
+}
+
+// check looks at the beginning of a frame as far as it has come. It returns the
+// frame's length with its header, or 0 when that isn't known yet.
+func check(b []byte) (int, error) {
+	if len(b) < 2 {
+		return 0, nil
+	}
+	n := headerLen + int(binary.BigEndian.Uint16(b))
+	switch {
+	case n == headerLen:
+		return 0, fmt.Errorf("ipa: %w", ErrEmpty)
+	case n > MaxFrame:
+		return 0, fmt.Errorf("ipa: %w: %d bytes, at most %d", ErrTooLong, n, MaxFrame)
+	case len(b) < 3:
+		return n, nil
+	}
+	switch s := Stream(b[2]); s {
+	case CCM:
+	case RSPRO:
+		if n == Overhead {
+			return 0, fmt.Errorf("ipa: %w", ErrEmpty)
+		}
+		if len(b) > headerLen && b[headerLen] != extRSPRO {
+			return 0, fmt.Errorf("ipa: %w %#02x", ErrExtension, b[headerLen])
+		}
+	default:
+		return 0, fmt.Errorf("ipa: %w %#02x", ErrStream, byte(s))
+	}
+	return n, nil
+}
+
+// fill reads more, making room first.
+func (r *Reader) fill() error {
+	if r.pos > 0 {
+		r.end = copy(r.buf[:], r.buf[r.pos:r.end])
+		r.pos = 0
+	}
+	for range 100 {
+		n, err := r.r.Read(r.buf[r.end:])
+		r.end += n
+		switch {
+		case n > 0:
+			return nil // an error will come again
+		case err != nil:
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// Begin appends the header of an RSPRO frame, its length to be set by End when
+// the payload was appended after it.
+func Begin(dst []byte) []byte { return append(dst, 0, 0, byte(RSPRO), extRSPRO) }
+
+// End sets the length of frame, which began with Begin's header and is complete.
+func End(frame []byte) {
+	binary.BigEndian.PutUint16(frame, uint16(len(frame)-headerLen))
+}

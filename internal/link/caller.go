@@ -4,6 +4,11 @@ package link
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -14,6 +19,14 @@ import (
 type State int
 
 // States of a Caller.
+//
+//	          ┌──────────── wait ◂── ReestablishDelay ◂──┐
+//	          ▾                                          │
+//	Init ─▸ Reestablish ─▸ Established ─▸ Connected ─────┤
+//	          │                 │                        │
+//	          └── no connection ┴─ refused, wrong peer ──┘
+//
+// ReestablishDelay is left out when the next attempt is due at once.
 const (
 	Init             State = iota // no attempt yet
 	Reestablish                   // an attempt is being made
@@ -24,16 +37,39 @@ const (
 
 // String returns the name as the C suite shows it: INIT, ESTABLISHED, CONNECTED,
 // REESTABLISH_DELAY, REESTABLISH.
-func (s State) String() string { return "" }
+func (s State) String() string {
+	switch s {
+	case Init:
+		return "INIT"
+	case Reestablish:
+		return "REESTABLISH"
+	case Established:
+		return "ESTABLISHED"
+	case Connected:
+		return "CONNECTED"
+	case ReestablishDelay:
+		return "REESTABLISH_DELAY"
+	}
+	return fmt.Sprintf("State(%d)", int(s))
+}
+
+const (
+	attemptTimeout = 10 * time.Second // for a connection, with looking up the name
+	acceptTimeout  = 10 * time.Second // for the connect response
+)
 
 // A Caller keeps one RSPRO connection to a server or a bankd: it connects,
-// presents itself, and comes back by the schedule of RSPRO.md
-// section 3. The name is looked up anew and all its addresses are tried at each attempt.
+// presents itself, and comes back by the Schedule. The name is looked up anew and all
+// its addresses are tried at each attempt.
+//
+// Its callbacks are called one at a time, and never after Run has returned.
 type Caller struct {
 	Net   Network
 	Addr  string               // HOST:PORT
 	Want  rspro.ComponentType  // what the other end must say it is
 	Hello func() rspro.Message // the connect request
+	// Identity goes into responses to a peer of another protocol version; see Options.
+	Identity rspro.ComponentIdentity
 	// Accept sees the connect response of a right peer, in the read loop and before any
 	// later message; an error ends the connection. Nil: the result must be ok.
 	Accept func(*Conn, rspro.Response) error
@@ -46,5 +82,150 @@ type Caller struct {
 	Log     *logrus.Entry
 }
 
+// A WrongPeerError says that something else is at the other end.
+type WrongPeerError struct {
+	Addr      string
+	Got, Want rspro.ComponentType
+}
+
+func (e *WrongPeerError) Error() string {
+	return fmt.Sprintf("%s is a %s, expected %s", e.Addr, program(e.Got), program(e.Want))
+}
+
+// program names the program that is a component.
+func program(t rspro.ComponentType) string {
+	switch t {
+	case rspro.Client:
+		return "remsim-client"
+	case rspro.Server:
+		return "remsim-server"
+	case rspro.Bankd:
+		return "remsim-bankd"
+	}
+	return "component of type " + t.String()
+}
+
+// A RefusedError is a connect response that isn't ok.
+type RefusedError struct {
+	Result rspro.ResultCode
+}
+
+func (e *RefusedError) Error() string { return "refused with " + e.Result.String() }
+
 // Run keeps the connection until ctx ends; it returns ctx's cause.
-func (c *Caller) Run(ctx context.Context) error { return nil }
+func (c *Caller) Run(ctx context.Context) error {
+	var sched Schedule
+	var said struct { // the last failure at warning level
+		err  string
+		step int
+	}
+	for {
+		if wait := sched.Next(time.Now(), rand.Float64()); wait > 0 {
+			c.state(ReestablishDelay)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		c.state(Reestablish)
+		accepted, err := c.attempt(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if accepted {
+			c.Log.WithError(err).Warn("connection lost")
+			said.err = ""
+			continue
+		}
+		if _, ok := errors.AsType[*WrongPeerError](err); ok {
+			sched.Slowest()
+		}
+		// A journal needs no line for each of the attempts that fail alike.
+		level := logrus.DebugLevel
+		if said.err != err.Error() || said.step != sched.Step() {
+			said.err, said.step = err.Error(), sched.Step()
+			level = logrus.WarnLevel
+		}
+		c.Log.WithError(err).WithField("addr", c.Addr).Log(level, "no connection")
+	}
+}
+
+// attempt makes one connection and serves it until it ends. It returns why, and whether
+// the peer had accepted us.
+func (c *Caller) attempt(ctx context.Context) (accepted bool, err error) {
+	dialCtx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, fmt.Errorf("no connection within %v", attemptTimeout))
+	defer cancel()
+	nc, err := dial(dialCtx, c.Net, c.Addr)
+	if err != nil {
+		if dialCtx.Err() != nil {
+			err = context.Cause(dialCtx)
+		}
+		return false, err
+	}
+	c.state(Established)
+	conn := New(nc, Options{
+		Identity: c.Identity,
+		Handle: func(conn *Conn, p rspro.PDU) {
+			if !accepted {
+				c.Log.WithField("message", p.Msg.Choice()).Warn("message before the connect response ignored")
+				return
+			}
+			c.Handle(conn, p)
+		},
+		Log: c.Log,
+	})
+	conn.Request(c.Hello(), acceptTimeout, func(m rspro.Message, err error) {
+		if err == nil {
+			err = c.accept(conn, m)
+		}
+		if err != nil {
+			conn.Close(err)
+			return
+		}
+		accepted = true
+		c.state(Connected)
+	})
+	err = conn.Run(ctx)
+	if !accepted && err == io.EOF {
+		err = fmt.Errorf("%v closed the connection without a connect response", conn.RemoteAddr())
+	}
+	if accepted && c.Down != nil {
+		c.Down(err)
+	}
+	return accepted, err
+}
+
+// accept judges the connect response.
+func (c *Caller) accept(conn *Conn, m rspro.Message) error {
+	var id rspro.ComponentIdentity
+	switch m := m.(type) {
+	case *rspro.ConnectBankRes:
+		id = m.Identity
+	case *rspro.ConnectClientRes:
+		id = m.Identity
+	}
+	if id.Type != c.Want {
+		return &WrongPeerError{Addr: conn.RemoteAddr().String(), Got: id.Type, Want: c.Want}
+	}
+	res := m.(rspro.Response)
+	if c.Accept != nil {
+		if err := c.Accept(conn, res); err != nil {
+			return err
+		}
+	} else if r := res.ResultCode(); r != rspro.OK {
+		return &RefusedError{Result: r}
+	}
+	c.Log.WithFields(logrus.Fields{
+		"addr": conn.RemoteAddr(), "name": id.Name, "software": id.Software, "version": id.SWVersion,
+	}).Info("connected")
+	return nil
+}
+
+func (c *Caller) state(s State) {
+	if c.OnState != nil {
+		c.OnState(s)
+	}
+}

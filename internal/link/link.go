@@ -7,37 +7,57 @@ package link
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"remsim/internal/ipa"
 	"remsim/internal/rspro"
 )
 
-// A Network is how a program reaches others: TCP, or a host of testnet.
-type Network interface {
-	// Dial connects to addr; the caller bounds it with ctx.
-	Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
-	// Lookup returns the addresses of a host name or of a literal address.
-	Lookup(ctx context.Context, host string) ([]netip.Addr, error)
-	// Listen accepts connections on "HOST:PORT", HOST empty for all addresses
-	// of both families.
-	Listen(ctx context.Context, addr string) (net.Listener, error)
-}
+// MaxPDU is the longest PDU that is sent, in bytes, and the most that C programs
+// encode: they close the connection on a frame over 1024 bytes.
+const MaxPDU = 1016
 
-// TCP returns the Network of this host. Its connections have TCP_NODELAY,
-// a user time-out and keep-alive set.
-func TCP() Network { return nil }
+const (
+	pingInterval = 30 * time.Second // from a PONG to the next PING
+	pongTimeout  = 10 * time.Second
+	writeTimeout = 10 * time.Second
+
+	// maxQueue is how many bytes wait for the writer. A bankd with 1023 slots is told
+	// all its maps at once, in 37 KiB.
+	maxQueue = 256 << 10
+	// keepQueue is how much of a write buffer is kept for reuse.
+	keepQueue = 8 << 10
+)
+
+// Why a connection ended, for errors.Is.
+var (
+	ErrClosed    = errors.New("link: connection closed")
+	ErrTimeout   = errors.New("link: no response in time")
+	ErrNoPong    = errors.New("link: no PONG within 10s")
+	ErrQueueFull = errors.New("link: peer doesn't keep up: 256 KiB wait to be sent")
+	ErrStalled   = errors.New("link: peer took nothing for 10s")
+	ErrVersion   = errors.New("link: unsupported protocol version")
+)
 
 // Options say how a Conn behaves.
 type Options struct {
-	// Listener is true on the accepting end: it answers ID_ACK with ID_ACK.
+	// Listener is true on the accepting end: it answers ID_ACK with ID_ACK. The
+	// other end answers ID_GET.
 	Listener bool
-	// Handle takes every PDU that isn't the response to an outstanding Request.
+	// Identity goes into the connect response that refuses a peer of another protocol
+	// version. Without a name such a peer gets no response.
+	Identity rspro.ComponentIdentity
+	// Handle takes every PDU that isn't a response or unknown, in order.
 	// It is called in the read loop, so it must not block, and the PDU's byte
-	// slices are valid only until it returns.
+	// slices are valid only until it returns. It is not called after Close or Finish.
 	Handle func(*Conn, rspro.PDU)
 	// Log gets one line an event; its field peer should name the other end.
 	Log *logrus.Entry
@@ -45,45 +65,378 @@ type Options struct {
 
 // A Conn is one RSPRO connection. Its methods may be called from any goroutine,
 // from within Handle and from response callbacks, and never block on the network.
-type Conn struct{}
+//
+// PDUs of another protocol version than ours end the connection, after a response with
+// unsupportedProtocolVersion where there is one: who gets a PDU from a Conn needn't
+// look at its version.
+type Conn struct {
+	nc   net.Conn
+	o    Options
+	done chan struct{} // closed when the connection is ending
+	gone chan struct{} // closed when nc is to be closed
+	wake chan struct{} // one element: the writer has something to do
+
+	mu      sync.Mutex
+	out     []byte  // what waits for the writer
+	spare   []byte  // the writer's other buffer
+	end     endKind // how the connection is ending
+	err     error   // why
+	tag     int32   // of the last request
+	calls   []*call // outstanding requests, oldest first
+	probes  []*probe
+	waiting bool        // a PING was sent and no PONG came yet
+	alive   *time.Timer // next PING or the end of the wait for a PONG; nil before Run
+
+	timers sync.WaitGroup // one for each callback of a timer that may still run
+}
+
+type endKind int
+
+const (
+	running   endKind = iota
+	finishing         // ends when the queue is empty
+	closing           // ends now
+	ended             // Run has returned or is about to: nobody calls back any more
+)
 
 // New makes a Conn of an established stream; nothing is read or written before Run.
 // What is sent before Run is queued.
-func New(nc net.Conn, o Options) *Conn { return nil }
+func New(nc net.Conn, o Options) *Conn {
+	c := &Conn{
+		nc:   nc,
+		o:    o,
+		done: make(chan struct{}),
+		gone: make(chan struct{}),
+		wake: make(chan struct{}, 1),
+		out:  make([]byte, 0, 2048),
+	}
+	c.out = ipa.AppendCCM(c.out, ipa.Ping)
+	c.waiting = true
+	return c
+}
 
 // Run serves the connection until it ends and returns the reason: the error
 // given to Close or Finish, ctx's cause, io.EOF when the peer closed, or a fault
 // of stream, framing or keep-alive. When it returns all goroutines of c have
 // ended, the stream is closed and the callbacks of all outstanding requests were called.
-func (c *Conn) Run(ctx context.Context) error { return nil }
+func (c *Conn) Run(ctx context.Context) error {
+	var tasks sync.WaitGroup
+	tasks.Go(c.write)
+	tasks.Go(func() {
+		select {
+		case <-ctx.Done():
+			c.Close(context.Cause(ctx))
+		case <-c.gone:
+		}
+		c.nc.Close()
+	})
+	c.mu.Lock()
+	c.alive = time.AfterFunc(pongTimeout, c.keepAlive)
+	c.wakeWriter() // for what was sent before
+	c.mu.Unlock()
+
+	c.Close(c.read())
+	tasks.Wait()
+
+	c.mu.Lock()
+	c.end = ended
+	err := c.err
+	calls, probes := c.calls, c.probes
+	c.calls, c.probes = nil, nil
+	c.alive.Stop()
+	c.mu.Unlock()
+
+	for _, p := range probes {
+		c.disarm(p.timer)
+		p.up <- false
+	}
+	why := err
+	if why == nil {
+		why = ErrClosed
+	}
+	for _, call := range calls {
+		c.disarm(call.timer)
+		call.done(nil, why)
+	}
+	c.timers.Wait()
+	return err
+}
+
+// read hands out what comes until the stream ends.
+func (c *Conn) read() error {
+	r := ipa.NewReader(c.nc)
+	for {
+		s, b, err := r.Next()
+		if err != nil {
+			return streamError(err)
+		}
+		if s == ipa.CCM {
+			err = c.control(b)
+		} else {
+			err = c.pdu(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// streamError leaves the addresses out of a stream's error: they are the log entry's
+// business, and with their ports no two errors would be alike.
+func streamError(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Errorf("link: %s: %w", op.Op, op.Err)
+	}
+	return err
+}
+
+// control handles a CCM message.
+func (c *Conn) control(b []byte) error {
+	switch t := ipa.Type(b[0]); {
+	case t == ipa.Ping:
+		c.queueCCM(ipa.Pong)
+	case t == ipa.Pong:
+		c.pong()
+	case t == ipa.IDGet && !c.o.Listener:
+		return c.identify(b)
+	case t == ipa.IDAck && c.o.Listener:
+		c.queueCCM(ipa.IDAck)
+	case t == ipa.IDAck:
+	default:
+		c.o.Log.WithField("ccm", t).Debug("IPA control message ignored")
+	}
+	return nil
+}
+
+// identify answers an ID_GET.
+func (c *Conn) identify(idGet []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != running {
+		return nil
+	}
+	out, err := ipa.AppendIDResp(c.out, idGet)
+	if err != nil {
+		return fmt.Errorf("link: %w", err)
+	}
+	c.out = ipa.AppendCCM(out, ipa.IDAck)
+	return c.queued()
+}
+
+// pdu handles an RSPRO message.
+func (c *Conn) pdu(b []byte) error {
+	p, err := rspro.Decode(b)
+	if err != nil {
+		return fmt.Errorf("link: bad PDU: %w", err)
+	}
+	select {
+	case <-c.done:
+		return nil
+	default:
+	}
+	if p.Version != rspro.Version {
+		err := fmt.Errorf("%w %d (%v); this is version %d", ErrVersion, p.Version, p.Msg.Choice(), rspro.Version)
+		if m := refusal(p.Msg, c.o.Identity); m != nil {
+			if err := c.Reply(p, m); err != nil {
+				c.o.Log.WithError(err).Debug("no response to a peer of another version")
+			}
+		}
+		c.Finish(err)
+		return nil
+	}
+	switch m := p.Msg.(type) {
+	case *rspro.Unknown:
+		c.o.Log.WithField("message", m.Choice()).Info("unknown message passed over")
+	case rspro.Response:
+		if !c.response(p) {
+			c.o.Log.WithFields(logrus.Fields{"message": m.Choice(), "tag": p.Tag, "result": m.ResultCode()}).
+				Warn("response to no request of ours ignored")
+		}
+	default:
+		if c.o.Handle != nil {
+			c.o.Handle(c, p)
+		}
+	}
+	return nil
+}
+
+// refusal returns the response that refuses a request for its protocol version, nil
+// for a message that has no response.
+func refusal(req rspro.Message, id rspro.ComponentIdentity) rspro.Message {
+	const no = rspro.UnsupportedProtocolVersion
+	switch req.(type) {
+	case *rspro.ConnectBankReq:
+		return &rspro.ConnectBankRes{Identity: id, Result: no}
+	case *rspro.ConnectClientReq:
+		return &rspro.ConnectClientRes{Identity: id, Result: no}
+	case *rspro.CreateMappingReq:
+		return &rspro.CreateMappingRes{Result: no}
+	case *rspro.RemoveMappingReq:
+		return &rspro.RemoveMappingRes{Result: no}
+	case *rspro.ConfigClientIDReq:
+		return &rspro.ConfigClientIDRes{Result: no}
+	case *rspro.ConfigClientBankReq:
+		return &rspro.ConfigClientBankRes{Result: no}
+	case *rspro.SetAtrReq:
+		return &rspro.SetAtrRes{Result: no}
+	case *rspro.ResetStateReq:
+		return &rspro.ResetStateRes{Result: no}
+	}
+	return nil
+}
 
 // Send queues a message that has no response (tag 0). A full queue ends the connection.
-func (c *Conn) Send(m rspro.Message) error { return nil }
+func (c *Conn) Send(m rspro.Message) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sendLocked(0, m)
+}
 
 // Reply queues the response m to the request req, with req's tag.
-func (c *Conn) Reply(req rspro.PDU, m rspro.Message) error { return nil }
+func (c *Conn) Reply(req rspro.PDU, m rspro.Message) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sendLocked(req.Tag, m)
+}
 
-// Request queues a request with a tag of its own and calls done exactly once:
-// in the read loop with the response, or with ErrTimeout after d (0: no limit), or
-// with the reason when the connection ends. Responses are matched by tag
-// and type, and where the tag is unknown, to the oldest outstanding request of that type.
-// m passed to done is valid only until done returns.
-func (c *Conn) Request(m rspro.Message, d time.Duration, done func(m rspro.Message, err error)) {}
+// sendLocked encodes m into the queue. An error says that nothing was queued.
+func (c *Conn) sendLocked(tag int32, m rspro.Message) error {
+	if c.end != running {
+		return ErrClosed
+	}
+	start := len(c.out)
+	out := ipa.Begin(c.out)
+	out, err := rspro.PDU{Version: rspro.Version, Tag: tag, Msg: m}.Append(out)
+	if err != nil {
+		return fmt.Errorf("link: %w", err)
+	}
+	if n := len(out) - start - ipa.Overhead; n > MaxPDU {
+		return fmt.Errorf("link: %v of %d bytes, at most %d can be sent", m.Choice(), n, MaxPDU)
+	}
+	ipa.End(out[start:])
+	c.out = out
+	return c.queued()
+}
 
-// Probe sends a PING at once and reports on the channel whether a PONG came within d.
-func (c *Conn) Probe(d time.Duration) <-chan bool { return nil }
+func (c *Conn) queueCCM(t ipa.Type) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queueCCMLocked(t)
+}
+
+func (c *Conn) queueCCMLocked(t ipa.Type) {
+	if c.end == running {
+		c.out = ipa.AppendCCM(c.out, t)
+		c.queued()
+	}
+}
+
+// queued tells the writer that c.out grew; c.mu is held.
+func (c *Conn) queued() error {
+	if len(c.out) > maxQueue {
+		c.endLocked(closing, ErrQueueFull)
+		return ErrQueueFull
+	}
+	c.wakeWriter()
+	return nil
+}
+
+func (c *Conn) wakeWriter() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write sends what is queued until the connection ends.
+func (c *Conn) write() {
+	for {
+		select {
+		case <-c.wake:
+			for c.flush() {
+			}
+		case <-c.gone:
+			return
+		}
+	}
+}
+
+// flush writes all that is queued at once; it returns false when nothing was.
+func (c *Conn) flush() bool {
+	c.mu.Lock()
+	b := c.out
+	if len(b) == 0 && c.end == finishing {
+		c.endLocked(closing, nil)
+	}
+	if len(b) == 0 || c.end >= closing {
+		c.mu.Unlock()
+		return false
+	}
+	c.out, c.spare = c.spare[:0], nil
+	c.mu.Unlock()
+
+	// A deadline that can't be set is that of a closed stream: Write will say so.
+	_ = c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := c.nc.Write(b); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ErrStalled
+		}
+		c.Close(streamError(err))
+		return false
+	}
+	if cap(b) <= keepQueue {
+		c.mu.Lock()
+		c.spare = b
+		c.mu.Unlock()
+	}
+	return true
+}
 
 // Close ends the connection at once; Run returns err. Further calls do nothing.
-func (c *Conn) Close(err error) {}
+func (c *Conn) Close(err error) {
+	c.mu.Lock()
+	c.endLocked(closing, err)
+	c.mu.Unlock()
+}
 
-// Finish ends the connection when all that is queued was written; Run returns err.
-func (c *Conn) Finish(err error) {}
+// Finish ends the connection when all that is queued was written; Run returns
+// err. What the peer sends from now on is dropped.
+func (c *Conn) Finish(err error) {
+	c.mu.Lock()
+	c.endLocked(finishing, err)
+	c.mu.Unlock()
+}
+
+// endLocked begins the end, or makes haste when it has begun.
+func (c *Conn) endLocked(how endKind, err error) {
+	if c.end >= how {
+		return
+	}
+	if c.end == running {
+		c.err = err
+		close(c.done)
+	}
+	c.end = how
+	if how == closing {
+		close(c.gone)
+	}
+	c.wakeWriter()
+}
 
 // Done is closed when the connection is ending.
-func (c *Conn) Done() <-chan struct{} { return nil }
+func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // RemoteAddr returns the peer's address; IPv4-mapped ones as IPv4.
-func (c *Conn) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
+func (c *Conn) RemoteAddr() netip.AddrPort { return addrPort(c.nc.RemoteAddr()) }
 
 // LocalAddr returns our end's address; IPv4-mapped ones as IPv4.
-func (c *Conn) LocalAddr() netip.AddrPort { return netip.AddrPort{} }
+func (c *Conn) LocalAddr() netip.AddrPort { return addrPort(c.nc.LocalAddr()) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(interface{ AddrPort() netip.AddrPort })
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
