@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package bankd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/daemon"
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// stopWithin is how long cards and connections have to end in order.
+const stopWithin = 4 * time.Second
+
+// Config says what a bankd does.
+type Config struct {
+	Server         string         // control connection: HOST:PORT
+	BankID         uint16         // 0..1023
+	NumSlots       uint16         // 1..1023
+	Name           string         // IA5, 1..32 characters; empty: the host's
+	Listen         string         // data listener: HOST:PORT
+	Advertise      netip.AddrPort // where clients reach the data listener; zero: where the server sees us, port 9999
+	MaxConnections int            // of the data listener; 0: twice the slots and 64
+	CardTimeout    time.Duration  // for one call to a card; 0: 30 s
+	SlotsFile      string
+}
+
+// Env is what a bankd lives on.
+type Env struct {
+	Net     link.Network
+	Log     *logrus.Logger
+	Readers Bank // cards in PC/SC readers
+	Softsim Bank // cards in software
+	// OnReport takes the function that writes the state of slots and connections; nil: nobody asks.
+	OnReport func(ctx context.Context, write func(io.Writer))
+}
+
+type bankd struct {
+	*state
+	cfg      Config
+	env      Env
+	log      *logrus.Logger
+	identity rspro.ComponentIdentity
+	life     context.Context // of the connections: ends after that of Run
+	contests sync.WaitGroup
+}
+
+// Run is a bankd. It returns an error when it can't start, and the cause of ctx when
+// that has ended: then it finishes exchanges with cards, powers them off, and takes
+// 5 s at most.
+func Run(ctx context.Context, cfg Config, env Env) error {
+	d, err := newBankd(cfg, env)
+	if err != nil {
+		return err
+	}
+	ln, err := env.Net.Listen(ctx, cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("data listener: %w", err)
+	}
+	log := d.log.WithField("cat", "DMAIN")
+	log.WithField("addr", ln.Addr().String()).Info("listening for RSPRO")
+	if env.OnReport != nil {
+		env.OnReport(ctx, d.writeReport)
+	}
+	go d.checkReaders() // it may hang in PC/SC like any card call
+
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	d.life = life
+	var running sync.WaitGroup
+	running.Go(func() { link.Serve(ctx, ln, log, func(_ context.Context, nc net.Conn) { d.serve(nc) }) })
+	running.Go(func() { d.control().Run(ctx) })
+
+	<-ctx.Done()
+	log.Info("stopping")
+	limit, cancel := context.WithTimeout(life, stopWithin)
+	defer cancel()
+	for _, c := range d.close() {
+		c.drop(errStopping)
+	}
+	select {
+	case <-d.idle:
+		log.Info("all cards are powered off")
+	case <-limit.Done():
+		log.Warnf("left cards behind whose calls haven't returned in %v", stopWithin)
+	}
+	// What is written to the clients is bounded by the same time.
+	context.AfterFunc(limit, func() { end(errStopping) })
+	running.Wait()
+	d.contests.Wait()
+	return context.Cause(ctx)
+}
+
+// newBankd reads the slots file and fills in what cfg leaves open.
+func newBankd(cfg Config, env Env) (*bankd, error) {
+	if cfg.Name == "" {
+		cfg.Name = daemon.HostName()
+	}
+	if cfg.MaxConnections == 0 {
+		cfg.MaxConnections = 2*int(cfg.NumSlots) + 64
+	}
+	if cfg.CardTimeout == 0 {
+		cfg.CardTimeout = 30 * time.Second
+	}
+	d := &bankd{
+		state: newState(cfg.BankID, cfg.NumSlots),
+		cfg:   cfg,
+		env:   env,
+		log:   env.Log,
+		identity: rspro.ComponentIdentity{
+			Type:      rspro.Bankd,
+			Name:      cfg.Name,
+			Software:  "remsim-bankd",
+			SWVersion: daemon.Version(),
+		},
+	}
+	d.state.start = d.startLocked
+	slots, err := ReadSlots(cfg.SlotsFile)
+	if err != nil {
+		return nil, err
+	}
+	used := 0
+	for i := range slots {
+		s := &slots[i]
+		if s.Bank.ID != cfg.BankID || s.Bank.Slot >= cfg.NumSlots {
+			continue
+		}
+		if err := d.bank(s).Check(*s); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", cfg.SlotsFile, s.Line, err)
+		}
+		d.bays[s.Bank.Slot].spec = s
+		used++
+	}
+	d.log.WithFields(logrus.Fields{"cat": "DMAIN", "file": cfg.SlotsFile, "lines": len(slots), "used": used}).Info("slots file")
+	return d, nil
+}
+
+// bank returns who opens the card of s.
+func (d *bankd) bank(s *Slot) Bank {
+	if s.Software() {
+		return d.env.Softsim
+	}
+	return d.env.Readers
+}
+
+// openCard opens the card of b.
+func (d *bankd) openCard(ctx context.Context, b *bay) (Card, error) {
+	if b.spec == nil {
+		return nil, fmt.Errorf("%s doesn't name slot %d: %w", d.cfg.SlotsFile, b.slot.Slot, ErrNoReader)
+	}
+	return d.bank(b.spec).Open(ctx, *b.spec)
+}
+
+// checkReaders warns of patterns without a reader and of readers with two patterns.
+func (d *bankd) checkReaders() {
+	log := d.log.WithField("cat", "DMAIN")
+	var specs []*Slot
+	for _, b := range d.bays {
+		if b.spec != nil && !b.spec.Software() {
+			specs = append(specs, b.spec)
+		}
+	}
+	if len(specs) == 0 {
+		return
+	}
+	readers, err := d.env.Readers.Readers()
+	if err != nil {
+		log.WithError(err).Warn("no list of readers")
+		return
+	}
+	users := make(map[string]*Slot)
+	for _, s := range specs {
+		at := log.WithFields(logrus.Fields{"slot": s.Bank.String(), "line": s.Line, "pattern": s.Spec})
+		reader, ok := s.Match(readers)
+		switch other := users[reader]; {
+		case !ok:
+			at.WithField("readers", fmt.Sprintf("%q", readers)).Warn(ErrNoReader)
+		case other != nil:
+			at.Warnf("reader %q is that of slot %v in line %d, too", reader, other.Bank, other.Line)
+		default:
+			users[reader] = s
+		}
+	}
+}
+
+// control is the connection to the server.
+func (d *bankd) control() *link.Caller {
+	log := d.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": d.cfg.Server})
+	return &link.Caller{
+		Net:      d.env.Net,
+		Addr:     d.cfg.Server,
+		Want:     rspro.Server,
+		Identity: d.identity,
+		Hello: func() rspro.Message {
+			return &rspro.ConnectBankReq{
+				Identity: d.identity,
+				BankID:   d.cfg.BankID,
+				NumSlots: d.cfg.NumSlots,
+				Endpoint: d.cfg.Advertise,
+			}
+		},
+		Accept: func(c *link.Conn, r rspro.Response) error {
+			if r.ResultCode() != rspro.OK {
+				return &link.RefusedError{Result: r.ResultCode()}
+			}
+			d.setServer(c)
+			return nil
+		},
+		Handle: func(c *link.Conn, p rspro.PDU) { d.command(log, c, p) },
+		Down:   func(error) { d.setServer(nil) },
+		Log:    log,
+	}
+}
+
+func (s *state) setServer(c *link.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server = c
+}
+
+// command does what the server wants.
+func (d *bankd) command(log *logrus.Entry, c *link.Conn, p rspro.PDU) {
+	var code rspro.ResultCode
+	var lost []*conn // connections that must go
+	var res rspro.Message
+	log = log.WithField("msg", p.Msg.Choice().String())
+	switch m := p.Msg.(type) {
+	case *rspro.CreateMappingReq:
+		log = log.WithField("map", slot.Map{Client: m.Client, Bank: m.Bank}.String())
+		code, lost = d.createMap(slot.Map{Client: m.Client, Bank: m.Bank})
+		res = &rspro.CreateMappingRes{Result: code}
+	case *rspro.RemoveMappingReq:
+		log = log.WithField("map", slot.Map{Client: m.Client, Bank: m.Bank}.String())
+		code, lost = d.removeMap(slot.Map{Client: m.Client, Bank: m.Bank})
+		res = &rspro.RemoveMappingRes{Result: code}
+	case *rspro.ResetStateReq:
+		lost = d.removeAll()
+		res = &rspro.ResetStateRes{Result: code}
+	case *rspro.ErrorInd:
+		log.WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the server reports an error")
+		return
+	default:
+		log.Warn("ignored an unexpected message")
+		return
+	}
+	log.WithField("result", code).Info("from the server")
+	for _, l := range lost {
+		l.link.Close(errUnmapped)
+	}
+	c.Reply(p, res)
+}
+
+// report tells the server that the card of b failed while c, if not nil, used it.
+func (d *bankd) report(b *bay, c *conn, err error) {
+	d.mu.Lock()
+	server := d.server
+	d.mu.Unlock()
+	if server == nil {
+		return
+	}
+	m := &rspro.ErrorInd{
+		Sender:   rspro.Bankd,
+		Severity: rspro.Major,
+		Code:     rspro.UnexpectedDisconnect,
+		Bank:     &b.slot,
+		Text:     ia5(fmt.Sprintf("slot %v: %v", b.slot, err)),
+	}
+	if c != nil {
+		m.Client = &c.client
+	}
+	server.Send(m)
+}
+
+// ia5 makes an RSPRO ErrorString (IA5String, 1..255) of s.
+func ia5(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 255)]
+}
+
+// writeReport writes slots and connections, for SIGUSR1.
+func (d *bankd) writeReport(w io.Writer) {
+	var b strings.Builder
+	d.mu.Lock()
+	fmt.Fprintf(&b, "bank %d: %d slots, %d connections, server connected: %t\n", d.bankID, len(d.bays), len(d.conns), d.server != nil)
+	for _, y := range d.bays {
+		if y.state == Free && y.spec == nil && y.abandoned == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "slot %v: %v", y.slot, y.state)
+		if y.state != Free {
+			fmt.Fprintf(&b, ", client %v", y.client)
+		}
+		if y.abandoned > 0 {
+			fmt.Fprintf(&b, ", %d hanging card calls", y.abandoned)
+		}
+		if y.err != nil {
+			fmt.Fprintf(&b, ", %v", y.err)
+		}
+		b.WriteByte('\n')
+	}
+	for c := range d.conns {
+		fmt.Fprintf(&b, "connection %v: %v", c.link.RemoteAddr(), c.state)
+		if c.state != WaitID {
+			fmt.Fprintf(&b, ", client %v", c.client)
+		}
+		b.WriteByte('\n')
+	}
+	d.mu.Unlock()
+	io.WriteString(w, b.String())
+}

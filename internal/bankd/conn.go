@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package bankd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+const (
+	identifyWithin = 10 * time.Second // a connection has to say who it is
+	probeFor       = 2 * time.Second  // a client whose slot another one asks for has to answer
+	refusedFor     = time.Second      // a connection stays after identityInUse
+)
+
+// A conn is one connection of the data listener, made by a client.
+type conn struct {
+	d        *bankd
+	link     *link.Conn
+	identify *time.Timer
+
+	// These belong to the read loop.
+	asked bool // it has sent connectClientReq
+
+	// These are set by the read loop before state knows the client, and stay.
+	log    *logrus.Entry
+	client slot.Client
+	req    rspro.PDU // its connectClientReq, to answer it
+
+	// These belong to state.
+	state    ConnState
+	bay      *bay // whose card it has or waits for; nil: no map
+	answered bool // it was told that there is no card yet
+	over     bool // it is being closed: nothing it sends counts
+	vcc, rst bool // the contacts as the client drives them; rst: active
+	reset    reset
+	busy     bool   // a command of it is not answered yet
+	gen      uint64 // counts resets: what was asked before is not to be answered
+	mail     int    // bytes of a command that the card goroutine hasn't taken; 0: none
+	command  [maxCommand]byte
+}
+
+// serve is the life of one connection.
+func (d *bankd) serve(nc net.Conn) {
+	c := &conn{d: d, log: d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})}
+	c.link = link.New(nc, link.Options{Listener: true, Identity: d.identity, Handle: c.handle, Log: c.log})
+	s := d.state
+	s.mu.Lock()
+	full, closing := len(s.conns) >= d.cfg.MaxConnections, s.closing
+	if !full && !closing {
+		s.conns[c] = struct{}{}
+	}
+	s.mu.Unlock()
+	if full || closing {
+		if full {
+			c.log.Warnf("refused: there are %d connections already", d.cfg.MaxConnections)
+		}
+		nc.Close()
+		return
+	}
+
+	c.identify = time.AfterFunc(identifyWithin, func() { c.link.Close(errNobody) })
+	err := c.link.Run(d.life)
+	c.identify.Stop()
+
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.releaseLocked(c)
+	s.mu.Unlock()
+	level := logrus.WarnLevel
+	if errors.Is(err, io.EOF) || errors.Is(err, errStopping) || errors.Is(err, errUnmapped) || errors.Is(err, context.Canceled) {
+		level = logrus.InfoLevel
+	}
+	c.log.WithError(err).Log(level, "connection ended")
+}
+
+// handle takes what the client sends, in the read loop.
+func (c *conn) handle(_ *link.Conn, p rspro.PDU) {
+	switch m := p.Msg.(type) {
+	case *rspro.TpduModemToCard:
+		if err := c.transmit(m); err != nil {
+			c.drop(err)
+		}
+	case *rspro.ClientSlotStatusInd:
+		c.status(m)
+	case *rspro.ConnectClientReq:
+		c.connect(p, m)
+	case *rspro.ConnectBankReq:
+		c.link.Reply(p, &rspro.ConnectBankRes{Identity: c.d.identity, Result: rspro.IllegalBankID})
+		c.drop(fmt.Errorf("%w: %s %s is connected to the data port of a bankd", errWrongPort, m.Identity.Software, m.Identity.Name))
+	case *rspro.ErrorInd:
+		c.log.WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the client reports an error")
+	default:
+		c.log.WithField("msg", m.Choice().String()).Warn("ignored an unexpected message")
+	}
+}
+
+// drop ends the connection when what was sent to it is written, and releases its
+// card now.
+func (c *conn) drop(err error) {
+	s := c.d.state
+	s.mu.Lock()
+	s.releaseLocked(c)
+	s.mu.Unlock()
+	c.link.Finish(err)
+}
+
+// connect is RSPRO connectClientReq.
+func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
+	var err error
+	switch {
+	case c.asked:
+		err = errors.New("a second connectClientReq")
+	case m.Identity.Type != rspro.Client:
+		err = fmt.Errorf("%w: %s %s is connected to the data port of a bankd", errWrongPort, m.Identity.Type, m.Identity.Name)
+	case m.Slot == nil:
+		err = errors.New("connectClientReq without client slot")
+	}
+	if err != nil {
+		c.link.Reply(p, &rspro.ConnectClientRes{Identity: c.d.identity, Result: rspro.IllegalClientID})
+		c.drop(err)
+		return
+	}
+	c.asked = true
+	c.client = *m.Slot
+	c.req = rspro.PDU{Version: p.Version, Tag: p.Tag}
+	c.log = c.log.WithField("client", c.client.String())
+	c.log.WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Info("client")
+	c.join()
+}
+
+// join makes c the connection of its client. When there is one already, that one
+// has to prove that it is alive.
+func (c *conn) join() {
+	other := c.d.state.join(c)
+	if other != nil {
+		alive := other.link.Probe(probeFor)
+		c.d.contests.Go(func() { c.contest(other, alive) })
+		return
+	}
+	c.identify.Stop()
+	if code := c.d.state.attend(c); code != rspro.OK {
+		c.reply(code)
+		c.d.state.answered(c)
+	}
+}
+
+// contest waits for the other connection of the client to prove that it is alive.
+func (c *conn) contest(other *conn, alive <-chan bool) {
+	if <-alive {
+		c.identify.Stop()
+		c.reply(rspro.IdentityInUse)
+		t := time.NewTimer(refusedFor)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			c.drop(fmt.Errorf("%w: %s is connected already", errRefused, c.client))
+		case <-c.link.Done():
+		}
+		return
+	}
+	other.cut(errReplaced)
+	c.join()
+}
+
+// reply answers connectClientReq.
+func (c *conn) reply(code rspro.ResultCode) {
+	c.log.WithField("result", code).Info("answered the client")
+	c.link.Reply(c.req, &rspro.ConnectClientRes{Identity: c.d.identity, Result: code})
+}
+
+// cut ends the connection at once, without a word.
+func (c *conn) cut(err error) {
+	s := c.d.state
+	s.mu.Lock()
+	s.releaseLocked(c)
+	s.mu.Unlock()
+	c.link.Close(err)
+}
+
+// transmit puts a command into the mailbox. An error says what is wrong with it.
+func (c *conn) transmit(m *rspro.TpduModemToCard) error {
+	s := c.d.state
+	s.mu.Lock()
+	switch {
+	case c.over || s.closing:
+		s.mu.Unlock()
+		return nil
+	case c.state != Served:
+		s.mu.Unlock()
+		return fmt.Errorf("tpduModemToCard in state %v", c.state)
+	case m.From != c.client || m.To != c.bay.slot:
+		s.mu.Unlock()
+		return fmt.Errorf("tpduModemToCard from %v to %v, mapped are %v and %v", m.From, m.To, c.client, c.bay.slot)
+	case len(m.Data) < minCommand || len(m.Data) > maxCommand:
+		s.mu.Unlock()
+		return fmt.Errorf("tpduModemToCard of %d bytes, want %d..%d", len(m.Data), minCommand, maxCommand)
+	case c.busy:
+		s.mu.Unlock()
+		return errors.New("tpduModemToCard before the answer to the last one")
+	}
+	c.busy = true
+	c.mail = copy(c.command[:], m.Data)
+	w := c.bay.work
+	s.mu.Unlock()
+	w.poke()
+	c.trace("command", m.Data)
+	return nil
+}
+
+// status is RSPRO clientSlotStatusInd: only edges count. VCC falling is a cold reset
+// (the card has power all the time but then); with VCC, RST going active is a warm one.
+func (c *conn) status(m *rspro.ClientSlotStatusInd) {
+	s := c.d.state
+	s.mu.Lock()
+	if c.over || c.state != Served || m.From != c.client || m.To != c.bay.slot {
+		state, over := c.state, c.over
+		s.mu.Unlock()
+		if !over {
+			c.log.WithFields(logrus.Fields{"from": m.From.String(), "to": m.To.String(), "state": state.String()}).Warn("ignored a clientSlotStatusInd")
+		}
+		return
+	}
+	if c.edgeLocked(m.Phys) {
+		c.gen++
+		c.busy, c.mail = false, 0
+		c.bay.work.poke()
+	}
+	r := c.reset
+	s.mu.Unlock()
+	c.log.WithFields(logrus.Fields{"phys": m.Phys.String(), "reset": r}).Debug("client slot status")
+}
+
+// edgeLocked records p and reports whether it asks for a reset.
+func (c *conn) edgeLocked(p slot.Phys) bool {
+	vcc := c.vcc
+	if p.VCC != slot.Unknown {
+		vcc = p.VCC == slot.On
+	}
+	want := noReset
+	switch {
+	case c.vcc && !vcc:
+		want = coldReset
+	case vcc && p.Reset && !c.rst:
+		want = warmReset
+	}
+	c.vcc, c.rst = vcc, p.Reset
+	c.reset = max(c.reset, want)
+	return want != noReset
+}
+
+// setATR tells the client the ATR of its card.
+func (c *conn) setATR(atr []byte) {
+	c.link.Request(&rspro.SetAtrReq{Slot: c.client, ATR: atr}, 0, func(m rspro.Message, err error) {
+		if r, ok := m.(*rspro.SetAtrRes); err == nil && ok && r.Result != rspro.OK {
+			c.log.WithField("result", r.Result).Warn("the client doesn't want the ATR")
+		}
+	})
+}
+
+// loseCard tells the client, which state has released, that its card is gone, and
+// ends the connection.
+func (c *conn) loseCard(err error) {
+	c.link.Send(&rspro.BankSlotStatusInd{From: c.bay.slot, To: c.client, Phys: slot.Phys{Card: slot.Off}})
+	c.link.Finish(err)
+}
+
+// trace logs the bytes of a TPDU.
+func (c *conn) trace(what string, b []byte) {
+	if c.log.Logger.IsLevelEnabled(logrus.TraceLevel) {
+		c.log.WithFields(logrus.Fields{"slot": c.bay.slot.String(), "tpdu": fmt.Sprintf("%x", b)}).Trace(what)
+	}
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package bankd
+
+import (
+	"errors"
+	"sync"
+
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// A SlotState is what a slot of the bank is in.
+//
+//	        map                 open
+//	FREE ---------> MAPPED <------------> CARD
+//	  ^              | ^      client left   |
+//	  | no map       | | open: no card      | card error
+//	  +-- any        v |                    v
+//	                FAILED <----------------+
+//
+// A card is open as long as a client uses it. While a client waits for a card that
+// isn't there, in MAPPED or FAILED, it is looked for every 10 s.
+type SlotState int
+
+// States of a slot.
+const (
+	Free   SlotState = iota // no map
+	Mapped                  // a map, and the card isn't open: nobody wants it, or the reader is missing or empty
+	Carded                  // a client uses the card
+	Failed                  // the card or its reader doesn't work
+)
+
+// String returns FREE, MAPPED, CARD or FAILED.
+func (s SlotState) String() string { return [...]string{"FREE", "MAPPED", "CARD", "FAILED"}[s] }
+
+// A ConnState is what a connection of the data listener is in.
+//
+//	WAIT_ID --connectClientReq--> WAIT_MAP --card open--> SERVED
+//
+// There is no way back: a client that loses its map or its card loses its
+// connection, too.
+type ConnState int
+
+// States of a connection.
+const (
+	WaitID  ConnState = iota // the client hasn't said who it is
+	WaitMap                  // it has; no map for it, or no card
+	Served                   // it has a card and was told the ATR
+)
+
+// String returns WAIT_ID, WAIT_MAP or SERVED.
+func (s ConnState) String() string { return [...]string{"WAIT_ID", "WAIT_MAP", "SERVED"}[s] }
+
+// maxAbandoned is how many card calls of one slot may hang at a time. A call to
+// PC/SC can't be cancelled, so each of them holds a thread until pcscd is new.
+const maxAbandoned = 3
+
+// state is who is connected, which slot serves whom, and what is to be done with
+// the cards. One mutex guards it and all fields of conn, bay and worker that are
+// said to belong to it. Nobody holds that mutex while waiting for anything;
+// methods that end in Locked need it held.
+type state struct {
+	mu      sync.Mutex
+	bankID  uint16
+	bays    []*bay                  // by slot number
+	byMap   map[slot.Client]*bay    // the slot a client is mapped to
+	clients map[slot.Client]*conn   // who has said who it is
+	conns   map[*conn]struct{}      // all connections of the data listener
+	server  *link.Conn              // the accepted control connection, or nil
+	working int                     // card goroutines that aren't abandoned
+	closing bool                    // no new work
+	idle    chan struct{}           // closed when closing and nothing is working
+	start   func(b *bay, wait bool) // starts the card goroutine of a slot; see bankd.startLocked
+}
+
+// A bay is one slot of the bank.
+type bay struct {
+	slot slot.Bank
+	spec *Slot // nil: the slots file doesn't name it
+
+	// These belong to state.
+	state     SlotState
+	client    slot.Client // who it is mapped to, unless it is Free
+	user      *conn       // who has its card or waits for it
+	work      *worker     // its card goroutine; nil: none
+	abandoned int         // card goroutines that hang in a call
+	err       error       // why there is no card
+}
+
+func newState(bankID, slots uint16) *state {
+	s := &state{
+		bankID:  bankID,
+		bays:    make([]*bay, slots),
+		byMap:   make(map[slot.Client]*bay),
+		clients: make(map[slot.Client]*conn),
+		conns:   make(map[*conn]struct{}),
+		idle:    make(chan struct{}),
+	}
+	for i := range s.bays {
+		s.bays[i] = &bay{slot: slot.Bank{ID: bankID, Slot: uint16(i)}}
+	}
+	return s
+}
+
+// Reasons why this end closes a connection.
+var (
+	errUnmapped  = errors.New("its map was removed")
+	errReplaced  = errors.New("it doesn't answer, and the client is back")
+	errStopping  = errors.New("the bankd stops")
+	errNobody    = errors.New("it didn't say who it is")
+	errRefused   = errors.New("refused")
+	errWrongPort = errors.New("wrong port")
+)
+
+// bay finds a slot of this bank, or says what to answer.
+func (s *state) bay(b slot.Bank) (*bay, rspro.ResultCode) {
+	switch {
+	case b.ID != s.bankID:
+		return nil, rspro.IllegalBankID
+	case int(b.Slot) >= len(s.bays):
+		return nil, rspro.IllegalSlotID
+	}
+	return s.bays[b.Slot], rspro.OK
+}
+
+// createMap makes m be, in place of the maps of its two ends (RSPRO
+// createMappingReq). It returns the connections that have lost theirs.
+func (s *state) createMap(m slot.Map) (code rspro.ResultCode, lost []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, code := s.bay(m.Bank)
+	if code != rspro.OK || b.state != Free && b.client == m.Client {
+		return code, nil
+	}
+	for _, old := range []*bay{b, s.byMap[m.Client]} {
+		if old != nil && old.state != Free {
+			lost = s.unmapLocked(old, lost)
+		}
+	}
+	b.state, b.client = Mapped, m.Client
+	if b.abandoned >= maxAbandoned {
+		b.state = Failed
+	}
+	s.byMap[m.Client] = b
+	if c := s.clients[m.Client]; c != nil && c.answered {
+		s.assignLocked(b, c)
+	}
+	return rspro.OK, lost
+}
+
+// removeMap ends m (RSPRO removeMappingReq). It returns the connections that have
+// lost theirs.
+func (s *state) removeMap(m slot.Map) (code rspro.ResultCode, lost []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, code := s.bay(m.Bank)
+	if code != rspro.OK {
+		return code, nil
+	}
+	if b.state == Free || b.client != m.Client {
+		return rspro.UnknownSlotmap, nil
+	}
+	return rspro.OK, s.unmapLocked(b, nil)
+}
+
+// removeAll ends all maps (RSPRO resetStateReq).
+func (s *state) removeAll() (lost []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.bays {
+		if b.state != Free {
+			lost = s.unmapLocked(b, lost)
+		}
+	}
+	return lost
+}
+
+// unmapLocked ends the map of b and adds its user to lost.
+func (s *state) unmapLocked(b *bay, lost []*conn) []*conn {
+	if c := b.user; c != nil {
+		s.releaseLocked(c)
+		lost = append(lost, c)
+	}
+	delete(s.byMap, b.client)
+	b.state, b.err = Free, nil
+	return lost
+}
+
+// assignLocked makes c the user of b, whose card goroutine opens the card. When too
+// many of them hang, that has to wait until one of them comes back.
+func (s *state) assignLocked(b *bay, c *conn) {
+	b.user, c.bay = c, b
+	switch {
+	case b.work != nil:
+		b.work.poke()
+	case b.abandoned < maxAbandoned:
+		s.start(b, false)
+	default:
+		b.state = Failed
+	}
+}
+
+// retireLocked ends the time of b's card goroutine.
+func (s *state) retireLocked(b *bay) {
+	b.work = nil
+	s.working--
+	if s.closing && s.working == 0 {
+		close(s.idle)
+	}
+}
+
+// releaseLocked ends all that state has to do with c, but for the count of
+// connections; c itself is still to be closed. Its card goroutine powers the card off.
+func (s *state) releaseLocked(c *conn) {
+	c.over = true
+	if s.clients[c.client] == c {
+		delete(s.clients, c.client)
+	}
+	b := c.bay
+	if b == nil || b.user != c {
+		return
+	}
+	b.user = nil
+	if b.state == Carded {
+		b.state = Mapped
+	}
+	if b.work != nil {
+		b.work.poke()
+	}
+}
+
+// join makes c known as its client. When there is one already, it is returned.
+func (s *state) join(c *conn) (other *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.over {
+		return nil
+	}
+	if other = s.clients[c.client]; other == nil {
+		s.clients[c.client] = c
+		c.state = WaitMap
+	}
+	return other
+}
+
+// attend has a card opened for c, which has joined, when there is a map for it.
+// Otherwise it returns what to answer, after which answered is to be called.
+func (s *state) attend(c *conn) rspro.ResultCode {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.byMap[c.client]
+	switch {
+	case c.over:
+	case b == nil:
+		return rspro.CardNotPresent
+	case b.work == nil && b.abandoned >= maxAbandoned:
+		return rspro.CardUnresponsive
+	default:
+		s.assignLocked(b, c)
+	}
+	return rspro.OK
+}
+
+// answered says that c was told that there is no card yet, so that it can be given
+// one from now on.
+func (s *state) answered(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.answered = true
+	if b := s.byMap[c.client]; b != nil && !c.over {
+		s.assignLocked(b, c)
+	}
+}
+
+// close takes no new work and returns the connections to end now. The others end
+// when the card has answered them; s.idle is closed when all cards are powered off.
+func (s *state) close() (leave []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	if s.working == 0 {
+		close(s.idle)
+	}
+	for c := range s.conns {
+		if c.state != Served {
+			leave = append(leave, c)
+		}
+	}
+	for _, b := range s.bays {
+		if b.work != nil {
+			b.work.poke()
+		}
+	}
+	return leave
+}
