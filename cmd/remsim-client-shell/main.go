@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Command remsim-client-shell is a client of a remote SIM with standard input in place of
+// the modem: each line is a command to the card, standard output shows the responses.
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"remsim/internal/client"
+	"remsim/internal/client/shell"
+	"remsim/internal/daemon"
+	"remsim/internal/link"
+)
+
+func main() { daemon.Main(command()) }
+
+func command() *cobra.Command {
+	var (
+		cfg shell.Config
+		log daemon.LogOptions
+	)
+	cmd := &cobra.Command{
+		Use:   "remsim-client-shell",
+		Short: "Use a remote SIM from a terminal",
+		Long: `Use a remote SIM from a terminal: each line of standard input is a command TPDU in hex
+(blanks allowed), or RESET. Standard output shows "SET_ATR: ..." and "R-APDU: ...",
+standard error everything else. The end of the input ends the program.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return shell.Run(cmd.Context(), cfg, shell.Env{
+				Env:      client.Env{Net: link.TCP(), Log: log.Logger(cmd.ErrOrStderr())},
+				In:       cmd.InOrStdin(),
+				Out:      cmd.OutOrStdout(),
+				Err:      cmd.ErrOrStderr(),
+				OnReport: daemon.OnReport,
+			})
+		},
+	}
+	cfg.Flags(cmd.Flags())
+	log.Flags(cmd.Flags(), false)
+	daemon.VersionFlag(cmd.Flags(), "v")
+	return cmd
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package client is the modem's side of a remote SIM: the state machine between
+// server, bankd and modem, and the event scripts. A Frontend is what the
+// modem sees: a terminal, a SIMtrace2 device, a PC/SC reader.
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/link"
+	"remsim/internal/slot"
+)
+
+// Config says who the client is and what it does.
+type Config struct {
+	ServerHost string // name or address
+	ServerPort uint16
+	Slot       slot.Client
+	Auto       bool // the server assigns the slot; Slot is not used
+
+	ATR     []byte // shown to the modem until the bankd tells one, 2..55 bytes
+	KeepATR bool   // show ATR whatever the bankd tells
+
+	Script        string        // command of event scripts; empty: none
+	ScriptTimeout time.Duration // a script that takes longer is killed
+	ScriptVars    []string      // more variables for event scripts, "NAME=value"
+}
+
+// Env is the world a client lives in.
+type Env struct {
+	Net link.Network
+	Log *logrus.Logger
+	// StartScript starts event scripts; nil: StartShell.
+	StartScript StartFunc
+}
+
+// A Frontend is the modem's side. A Core calls its methods one after another
+// from one goroutine, each right after the start of the event script it belongs to:
+//
+//	becoming operational   ATR(of the configuration, false)
+//	                       request-sim-remote, Remote(true)
+//	                       request-card-insert, Insert
+//	                       request-modem-reset, ResetModem
+//	setAtrReq              ATR(of the bankd, true), Insert again if there was a Remove
+//	card gone              request-card-remove, Remove
+//	no longer operational  request-card-remove, Remove
+//	                       request-sim-local, Remote(false)
+//	                       request-modem-reset, ResetModem
+//
+// A frontend deals with its own failures. A method that has to wait heeds ctx: at the
+// client's end the leave sequence has a limited time.
+type Frontend interface {
+	// Remote switches the modem to the remote SIM, or back to its local one.
+	Remote(ctx context.Context, on bool)
+	// ATR sets the ATR the modem shall get at its next reset; card says that a card
+	// is there and answers commands. The slice is the frontend's to keep.
+	ATR(ctx context.Context, atr []byte, card bool)
+	// Insert shows the modem that a card is in its slot.
+	Insert(ctx context.Context)
+	// Remove shows the modem that its slot is empty.
+	Remove(ctx context.Context)
+	// ResetModem restarts the modem, so that it takes note of another SIM.
+	ResetModem(ctx context.Context)
+}
+
+// A State is what a client is doing.
+type State int
+
+// States of a client.
+const (
+	Init         State = iota // the server has not accepted us yet
+	Unconfigured              // no bankd to go to
+	WaitBankd                 // going to the bankd we were told
+	Operational               // the bankd has accepted us
+)
+
+// String returns the name as logs show it: INIT, UNCONFIGURED, WAIT_BANKD, OPERATIONAL.
+func (s State) String() string {
+	switch s {
+	case Init:
+		return "INIT"
+	case Unconfigured:
+		return "UNCONFIGURED"
+	case WaitBankd:
+		return "WAIT_BANKD"
+	case Operational:
+		return "OPERATIONAL"
+	}
+	return "?"
+}
+
+// Lengths of a command TPDU towards the card: the header of 5 bytes (ISO 7816-3 10.3.2)
+// and up to 255 bytes of data. Anything else has been seen to crash readers.
+const (
+	MinTPDU = 5
+	MaxTPDU = 260
+)
+
+// Errors of Core.Transmit.
+var (
+	// ErrNoCard says that there is no card; nothing was sent.
+	ErrNoCard = errors.New("no card")
+	// ErrBusy says that an earlier command is not answered yet; nothing was sent.
+	ErrBusy = errors.New("another command is in progress")
+	// ErrReset says that the card was reset before it answered.
+	ErrReset = errors.New("card was reset before it answered")
+	// ErrGone says that card or bankd went away before the answer.
+	ErrGone = errors.New("card went away before it answered")
+)

@@ -1,0 +1,801 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/daemon"
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// A Core is a client without the modem: it keeps the connections to server and bankd, says
+// what the modem shall see, and carries commands to the card.
+//
+//	INIT ── accepted by the server ──► UNCONFIGURED ◄─────────────┐
+//	                                     │     ▲                  │ no bankd,
+//	                     told of a bankd │     │ no bankd, reset, │ reset,
+//	                                     ▼     │ another id       │ another id
+//	                                   WAIT_BANKD ◄────────────┐  │
+//	                                     │     bankd lost,     │  │
+//	              accepted by the bankd  │     another bankd   │  │
+//	                                     ▼                     │  │
+//	                                   OPERATIONAL ────────────┴──┘
+//
+// Losing the server changes nothing. Its methods may be called from any goroutine.
+type Core struct {
+	cfg      Config
+	env      Env
+	frontend Frontend
+	modem    *sequence
+	identity rspro.ComponentIdentity
+
+	mu       sync.Mutex // never held while anything is waited for
+	lines    []func()   // log lines to write when mu is released
+	log      *logrus.Entry
+	state    State
+	slot     slot.Client
+	assigned bool    // slot is known: always, but for Config.Auto before configClientIdReq
+	target   *target // the bankd to use; nil: none
+	retarget context.CancelFunc
+	server   link.State
+	bankd    link.State
+	session  *session  // with the bankd; nil unless operational
+	phys     slot.Phys // what the modem did last, in whatever state
+	physSeen bool      // phys was told by the frontend
+
+	fences sync.WaitGroup // goroutines of fence
+}
+
+// A target is what a configClientBankReq told.
+type target struct {
+	bank slot.Bank
+	addr netip.AddrPort
+}
+
+// A peer is the other end of a connection, a *link.Conn but in tests.
+type peer interface {
+	Send(rspro.Message) error
+	Reply(rspro.PDU, rspro.Message) error
+	Probe(time.Duration) <-chan bool
+	Close(error)
+}
+
+// A session is the time between acceptance by a bankd and the end of that.
+// Whatever belongs to another session than the present one is void.
+type session struct {
+	peer    peer
+	target  *target
+	card    bool      // there is a card: commands may be sent
+	removed bool      // the modem was shown that the card has gone
+	told    slot.Phys // what the bankd knows of the modem; see Core.Status
+	pending *exchange // the command that waits for its answer
+	owed    *debt     // the answer to an abandoned command that may still come
+}
+
+// An exchange is a command and the answer its sender waits for.
+type exchange struct{ done chan answer }
+
+type answer struct {
+	data []byte
+	err  error
+}
+
+func (x *exchange) end(data []byte, err error) { x.done <- answer{data, err} }
+
+// A debt is an answer that the bankd owes though nobody wants it any more. As answers carry no
+// mark of their command, none may be sent before that is settled: when the answer comes,
+// or, after a reset, when it is sure that none will.
+type debt struct {
+	settled chan struct{}
+	limit   *time.Timer
+	fenced  bool
+}
+
+const (
+	// debtLimit is how long after a command was abandoned its answer may come: longer than
+	// bankds wait for a card.
+	debtLimit = 35 * time.Second
+	// fenceLimit is how long a bankd has for a PONG, as for the keep-alive.
+	fenceLimit = 10 * time.Second
+)
+
+// initial is what a bankd takes for granted when a session begins.
+var initial = slot.Phys{VCC: slot.On}
+
+// New returns a client whose modem is behind f.
+func New(cfg Config, env Env, f Frontend) *Core {
+	start := env.StartScript
+	if start == nil {
+		start = StartShell
+	}
+	log := env.Log.WithField("cat", "DMAIN")
+	if !cfg.Auto {
+		log = log.WithField("slot", cfg.Slot)
+	}
+	return &Core{
+		cfg: cfg, env: env, frontend: f, log: log,
+		modem: newSequence(cfg, start, log),
+		identity: rspro.ComponentIdentity{
+			Type: rspro.Client, Name: daemon.HostName(),
+			Software: "remsim-client", SWVersion: daemon.Version(),
+		},
+		slot: cfg.Slot, assigned: !cfg.Auto,
+	}
+}
+
+// Run is the client's life; it ends with ctx. By then the modem was given back its
+// local SIM, for which event scripts get 4 s.
+func (c *Core) Run(ctx context.Context) {
+	scripts, endScripts := context.WithCancel(context.WithoutCancel(ctx))
+	actions, endActions := context.WithCancel(context.WithoutCancel(ctx))
+	var all, callers sync.WaitGroup
+	all.Go(func() { c.modem.run(scripts, actions) })
+	callers.Go(func() { _ = c.serverCaller().Run(ctx) }) // it only returns ctx's cause
+	callers.Go(func() { c.serveBankd(ctx) })
+
+	<-ctx.Done()
+	grace := time.AfterFunc(scriptGrace, func() {
+		c.modem.giveUp()
+		endScripts()
+	})
+	last := time.AfterFunc(scriptGrace+actionGrace, endActions)
+	c.configure(nil)
+	callers.Wait()
+	c.fences.Wait()
+	c.modem.close()
+	all.Wait()
+	grace.Stop()
+	last.Stop()
+	endScripts()
+	endActions()
+}
+
+// State returns what the client is doing.
+func (c *Core) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Report writes the client's state for users, one item a line.
+func (c *Core) Report(w io.Writer) {
+	c.mu.Lock()
+	state, facts := c.state, c.facts()
+	c.mu.Unlock()
+	fmt.Fprintln(w, "client", state)
+	for _, f := range facts {
+		fmt.Fprintln(w, " ", f)
+	}
+}
+
+func (c *Core) serverCaller() *link.Caller {
+	addr := c.serverAddr()
+	return &link.Caller{
+		Net: c.env.Net, Addr: addr, Want: rspro.Server, Identity: c.identity,
+		Log: c.peerLog("server " + addr),
+		Hello: func() rspro.Message {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			m := &rspro.ConnectClientReq{Identity: c.identity}
+			if c.assigned {
+				s := c.slot
+				m.Slot = &s
+			}
+			return m
+		},
+		Accept: func(_ *link.Conn, res rspro.Response) error {
+			if r := res.ResultCode(); r != rspro.OK {
+				return &link.RefusedError{Result: r}
+			}
+			c.serverUp()
+			return nil
+		},
+		Handle:  func(conn *link.Conn, p rspro.PDU) { c.fromServer(conn, p) },
+		OnState: c.serverState,
+	}
+}
+
+// serveBankd keeps the connection to the bankd that is the target, until ctx ends.
+func (c *Core) serveBankd(ctx context.Context) {
+	for ctx.Err() == nil {
+		turn, cancel := context.WithCancel(ctx)
+		c.mu.Lock()
+		t := c.target
+		c.retarget = cancel
+		c.mu.Unlock()
+		if t == nil {
+			<-turn.Done()
+		} else {
+			_ = c.bankdCaller(t).Run(turn) // it only returns turn's cause
+		}
+		cancel()
+	}
+}
+
+func (c *Core) bankdCaller(t *target) *link.Caller {
+	return &link.Caller{
+		Net: c.env.Net, Addr: t.addr.String(), Want: rspro.Bankd, Identity: c.identity,
+		Log: c.peerLog("bankd "+t.addr.String()).WithField("bank", t.bank),
+		Hello: func() rspro.Message {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			s := c.slot
+			return &rspro.ConnectClientReq{Identity: c.identity, Slot: &s}
+		},
+		// cardNotPresent is a refusal like others: the schedule brings us back.
+		Accept: func(conn *link.Conn, res rspro.Response) error {
+			if r := res.ResultCode(); r != rspro.OK {
+				return &link.RefusedError{Result: r}
+			}
+			return c.bankdUp(conn, t)
+		},
+		Handle:  func(conn *link.Conn, p rspro.PDU) { c.fromBankd(conn, p) },
+		Down:    func(error) { c.bankdDown(t) },
+		OnState: func(s link.State) { c.bankdState(t, s) },
+	}
+}
+
+func (c *Core) peerLog(name string) *logrus.Entry {
+	log := c.env.Log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": name})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.assigned {
+		log = log.WithField("slot", c.slot)
+	}
+	return log
+}
+
+func (c *Core) serverAddr() string {
+	return net.JoinHostPort(c.cfg.ServerHost, strconv.Itoa(int(c.cfg.ServerPort)))
+}
+
+// release gives back mu and writes the log lines that came up under it.
+func (c *Core) release() {
+	lines := c.lines
+	c.lines = nil
+	c.mu.Unlock()
+	for _, write := range lines {
+		write()
+	}
+}
+
+// note has a line logged when mu is released. Requires mu.
+func (c *Core) note(level logrus.Level, fields logrus.Fields, text string) {
+	log := c.log.WithFields(fields)
+	c.lines = append(c.lines, func() { log.Log(level, text) })
+}
+
+// Events of the server.
+
+// serverUp: the server has accepted us.
+func (c *Core) serverUp() {
+	c.mu.Lock()
+	defer c.release()
+	c.server = link.Connected
+	if c.state == Init {
+		c.become(Unconfigured)
+	}
+	c.cause(serverConnect)
+}
+
+func (c *Core) serverState(s link.State) {
+	c.mu.Lock()
+	defer c.release()
+	c.server = s
+}
+
+// fromServer takes all that an accepting server says.
+func (c *Core) fromServer(p peer, pdu rspro.PDU) {
+	switch m := pdu.Msg.(type) {
+	case *rspro.ConfigClientIDReq:
+		c.configClientID(p, pdu, m)
+	case *rspro.ConfigClientBankReq:
+		c.configClientBank(p, pdu, m)
+	case *rspro.ResetStateReq:
+		c.resetState(p, pdu)
+	default:
+		c.unexpected("server", m)
+	}
+}
+
+// configClientID: the server says which slot we are. A session under another name ends, and
+// the server tells anew which bankd is right.
+func (c *Core) configClientID(p peer, pdu rspro.PDU, m *rspro.ConfigClientIDReq) {
+	c.mu.Lock()
+	defer c.release()
+	if !c.assigned || c.slot != m.Slot {
+		c.configureLocked(nil)
+		c.slot, c.assigned = m.Slot, true
+		c.log = c.log.WithField("slot", m.Slot)
+		c.note(logrus.InfoLevel, nil, "server assigned us this slot")
+	}
+	c.reply(p, pdu, &rspro.ConfigClientIDRes{Result: rspro.OK})
+}
+
+// configClientBank: the server says which bankd to use.
+func (c *Core) configClientBank(p peer, pdu rspro.PDU, m *rspro.ConfigClientBankReq) {
+	c.mu.Lock()
+	defer c.release()
+	fields := logrus.Fields{"bank": m.Bank, "bankd": m.Bankd}
+	if c.state == Init || !c.assigned {
+		c.note(logrus.WarnLevel, fields, "configClientBankReq before we have an identity: refused")
+		c.reply(p, pdu, &rspro.ConfigClientBankRes{Result: rspro.IllegalClientID})
+		return
+	}
+	c.reply(p, pdu, &rspro.ConfigClientBankRes{Result: rspro.OK})
+	t := &target{bank: m.Bank, addr: netip.AddrPortFrom(m.Bankd.Addr().Unmap(), m.Bankd.Port())}
+	switch {
+	case t.addr.Port() == 0:
+		c.note(logrus.InfoLevel, nil, "server says: no bankd")
+		c.configureLocked(nil)
+	case c.session != nil && *c.session.target == *t:
+		// A server that was restarted says again what we know.
+		c.note(logrus.DebugLevel, fields, "server tells the bankd that is in use")
+		return
+	default:
+		c.note(logrus.InfoLevel, fields, "server tells a bankd")
+		c.configureLocked(t)
+	}
+	c.cause(configBankd)
+}
+
+// resetState: the server has us forget the bankd.
+func (c *Core) resetState(p peer, pdu rspro.PDU) {
+	c.mu.Lock()
+	defer c.release()
+	c.note(logrus.InfoLevel, nil, "server resets our state")
+	c.configureLocked(nil)
+	c.reply(p, pdu, &rspro.ResetStateRes{Result: rspro.OK})
+}
+
+// configure makes t the bankd to use, nil: none.
+func (c *Core) configure(t *target) {
+	c.mu.Lock()
+	defer c.release()
+	c.configureLocked(t)
+}
+
+func (c *Core) configureLocked(t *target) {
+	c.target = t
+	c.bankd = link.Init
+	c.endSession()
+	switch {
+	case t != nil:
+		c.become(WaitBankd)
+	case c.state != Init:
+		c.become(Unconfigured)
+	}
+	if c.retarget != nil {
+		c.retarget()
+	}
+}
+
+// Events of the bankd.
+
+// bankdUp: the bankd has accepted us.
+func (c *Core) bankdUp(p peer, t *target) error {
+	c.mu.Lock()
+	defer c.release()
+	if c.target != t {
+		return errors.New("the server has told another bankd meanwhile")
+	}
+	c.bankd = link.Connected
+	c.session = &session{peer: p, target: t, told: initial}
+	c.become(Operational)
+	c.enter()
+	if c.physSeen {
+		c.tell(c.phys)
+	}
+	return nil
+}
+
+// bankdDown: the connection to the bankd of t is lost.
+func (c *Core) bankdDown(t *target) {
+	c.mu.Lock()
+	defer c.release()
+	if c.session == nil || c.target != t {
+		return // we left it ourselves
+	}
+	c.bankd = link.ReestablishDelay
+	c.endSession()
+	c.become(WaitBankd)
+}
+
+func (c *Core) bankdState(t *target, s link.State) {
+	c.mu.Lock()
+	defer c.release()
+	if c.target == t {
+		c.bankd = s
+	}
+}
+
+// fromBankd takes all that an accepting bankd says.
+func (c *Core) fromBankd(p peer, pdu rspro.PDU) {
+	if c.modem.full() {
+		p.Close(errors.New("the modem's side doesn't keep up with the bankd"))
+		return
+	}
+	switch m := pdu.Msg.(type) {
+	case *rspro.TpduCardToModem:
+		c.cardToModem(p, m)
+	case *rspro.SetAtrReq:
+		c.setAtr(p, pdu, m)
+	case *rspro.BankSlotStatusInd:
+		c.bankSlotStatus(p, m)
+	default:
+		c.unexpected("bankd", m)
+	}
+}
+
+// of returns the session of p, nil when it is over. Requires mu.
+func (c *Core) of(p peer) *session {
+	if c.session == nil || c.session.peer != p {
+		return nil
+	}
+	return c.session
+}
+
+// setAtr: the bankd has a card for us, and this is what it answers to reset.
+func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
+	c.mu.Lock()
+	defer c.release()
+	s := c.of(p)
+	switch {
+	case s == nil:
+		return
+	case m.Slot != c.slot:
+		c.note(logrus.WarnLevel, logrus.Fields{"for": m.Slot}, "ATR for another slot: refused")
+		c.reply(p, pdu, &rspro.SetAtrRes{Result: rspro.IllegalSlotID})
+		return
+	}
+	atr := bytes.Clone(m.ATR)
+	c.note(logrus.InfoLevel, logrus.Fields{"atr": fmt.Sprintf("%x", atr)}, "card is there")
+	if c.cfg.KeepATR {
+		atr = c.cfg.ATR
+	}
+	s.card = true
+	c.showATR(atr, true)
+	if s.removed {
+		s.removed = false
+		c.act(cardInsert, c.frontend.Insert)
+	}
+	c.reply(p, pdu, &rspro.SetAtrRes{Result: rspro.OK})
+}
+
+// cardToModem: the answer of the card.
+func (c *Core) cardToModem(p peer, m *rspro.TpduCardToModem) {
+	c.mu.Lock()
+	defer c.release()
+	s := c.of(p)
+	if s == nil {
+		return
+	}
+	fields := logrus.Fields{"from": m.From, "to": m.To, "bytes": len(m.Data)}
+	switch {
+	case m.From != s.target.bank || m.To != c.slot:
+		c.note(logrus.WarnLevel, fields, "answer for other slots dropped")
+	case s.owed != nil:
+		c.note(logrus.InfoLevel, fields, "late answer to an abandoned command dropped")
+		s.settle()
+	case s.pending == nil:
+		c.note(logrus.WarnLevel, fields, "answer without a command dropped")
+	default:
+		s.pending.end(bytes.Clone(m.Data), nil)
+		s.pending = nil
+	}
+}
+
+// bankSlotStatus: what became of the card. One that is back is told by setAtrReq.
+func (c *Core) bankSlotStatus(p peer, m *rspro.BankSlotStatusInd) {
+	c.mu.Lock()
+	defer c.release()
+	s := c.of(p)
+	if s == nil {
+		return
+	}
+	fields := logrus.Fields{"from": m.From, "to": m.To, "status": m.Phys}
+	switch {
+	case m.From != s.target.bank || m.To != c.slot:
+		c.note(logrus.WarnLevel, fields, "status of other slots dropped")
+	case m.Phys.Card != slot.Off || s.removed:
+		c.note(logrus.DebugLevel, fields, "status of the card's slot")
+	default:
+		c.note(logrus.InfoLevel, fields, "card has gone")
+		s.card, s.removed = false, true
+		s.drop()
+		c.act(cardRemove, c.frontend.Remove)
+	}
+}
+
+// Events of the modem.
+
+// Transmit sends a command TPDU of MinTPDU..MaxTPDU bytes to the card and returns the response,
+// data followed by SW1 SW2. One command is outstanding at a time. When ctx ends
+// first, the response is dropped when it comes; until then the next command waits.
+func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err error) {
+	if len(tpdu) < MinTPDU || len(tpdu) > MaxTPDU {
+		return nil, fmt.Errorf("command of %d bytes: want %d..%d", len(tpdu), MinTPDU, MaxTPDU)
+	}
+	s, x, m, err := c.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m.Data = tpdu
+	if err := s.peer.Send(&m); err != nil {
+		c.abandon(s, x, err)
+	}
+	select {
+	case a := <-x.done:
+		return a.data, a.err
+	case <-ctx.Done():
+		c.abandon(s, x, context.Cause(ctx))
+		a := <-x.done
+		return a.data, a.err
+	}
+}
+
+// begin claims the session for a command whose message, but for the data, it returns.
+func (c *Core) begin(ctx context.Context) (*session, *exchange, rspro.TpduModemToCard, error) {
+	fail := func(err error) (*session, *exchange, rspro.TpduModemToCard, error) {
+		return nil, nil, rspro.TpduModemToCard{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		s := c.session
+		switch {
+		case s == nil || !s.card:
+			return fail(ErrNoCard)
+		case s.pending != nil:
+			return fail(ErrBusy)
+		case s.owed == nil:
+			s.pending = &exchange{done: make(chan answer, 1)}
+			return s, s.pending, rspro.TpduModemToCard{From: c.slot, To: s.target.bank}, nil
+		}
+		settled := s.owed.settled
+		c.mu.Unlock()
+		select {
+		case <-settled:
+		case <-ctx.Done():
+		}
+		c.mu.Lock()
+		if ctx.Err() != nil {
+			return fail(context.Cause(ctx))
+		}
+	}
+}
+
+// abandon ends x with err unless it has ended.
+func (c *Core) abandon(s *session, x *exchange, err error) {
+	c.mu.Lock()
+	defer c.release()
+	if s.pending == x {
+		s.abandon(err)
+	}
+}
+
+// Status says how the modem drives the card's contacts, and whether it is
+// shown a card. Members that are unknown stay as they were. The last status is told to
+// a bankd when the client becomes operational; one that repeats the last is not told again.
+func (c *Core) Status(p slot.Phys) {
+	c.mu.Lock()
+	defer c.release()
+	old := c.phys
+	c.phys, c.physSeen = merge(old, p), true
+	s := c.session
+	if s == nil {
+		return
+	}
+	reset := s.told.VCC != slot.Off && c.phys.VCC == slot.Off || !s.told.Reset && c.phys.Reset
+	if reset {
+		s.abandon(ErrReset)
+	}
+	c.tell(c.phys)
+	if d := s.owed; reset && d != nil && !d.fenced {
+		d.fenced = true
+		c.fences.Go(func() { c.fence(s, d) })
+	}
+	if old.Reset != c.phys.Reset || old.VCC != c.phys.VCC || old.CLK != c.phys.CLK {
+		c.cause(modemStatus)
+	}
+}
+
+// fence settles d once the bankd has seen the reset: what it answers to commands before that
+// comes before its PONG, or never.
+func (c *Core) fence(s *session, d *debt) {
+	// The first PONG may belong to a PING of the keep-alive that was sent before the reset; the
+	// second one can't.
+	for range 2 {
+		if !<-s.peer.Probe(fenceLimit) {
+			return // the connection is at its end
+		}
+	}
+	c.mu.Lock()
+	defer c.release()
+	if s.owed == d {
+		s.settle()
+	}
+}
+
+// tell sends the modem's status to the bankd, if it is news. Requires mu.
+func (c *Core) tell(p slot.Phys) {
+	s := c.session
+	if p == s.told {
+		return
+	}
+	s.told = p
+	c.failed(s.peer.Send(&rspro.ClientSlotStatusInd{From: c.slot, To: s.target.bank, Phys: p}))
+}
+
+// merge returns what old becomes by p.
+func merge(old, p slot.Phys) slot.Phys {
+	if p.VCC == slot.Unknown {
+		p.VCC = old.VCC
+	}
+	if p.CLK == slot.Unknown {
+		p.CLK = old.CLK
+	}
+	if p.Card == slot.Unknown {
+		p.Card = old.Card
+	}
+	return p
+}
+
+// What follows from the events.
+
+// become changes the state. Requires mu.
+func (c *Core) become(to State) {
+	if c.state == to {
+		return
+	}
+	c.note(logrus.InfoLevel, logrus.Fields{"from": c.state, "to": to}, "state changed")
+	c.state = to
+}
+
+// enter makes the modem use the remote SIM. Requires mu.
+func (c *Core) enter() {
+	c.showATR(c.cfg.ATR, false)
+	c.act(simRemote, func(ctx context.Context) { c.frontend.Remote(ctx, true) })
+	c.act(cardInsert, c.frontend.Insert)
+	c.act(modemReset, c.frontend.ResetModem)
+	c.cause(bankdConnect)
+}
+
+// endSession leaves the bankd, if we are with one, and gives the modem its local SIM. Requires mu.
+func (c *Core) endSession() {
+	s := c.session
+	if s == nil {
+		return
+	}
+	c.session = nil
+	s.drop()
+	c.act(cardRemove, c.frontend.Remove)
+	c.act(simLocal, func(ctx context.Context) { c.frontend.Remote(ctx, false) })
+	c.act(modemReset, c.frontend.ResetModem)
+}
+
+// showATR has the frontend take an ATR. Requires mu.
+func (c *Core) showATR(atr []byte, card bool) {
+	c.act(noScript, func(ctx context.Context) { c.frontend.ATR(ctx, bytes.Clone(atr), card) })
+}
+
+// cause has an event script run. Requires mu.
+func (c *Core) cause(why cause) { c.act(why, nil) }
+
+// act has an event script run and the frontend do something. Requires mu.
+func (c *Core) act(why cause, do func(context.Context)) {
+	s := step{cause: why, do: do}
+	if why != noScript && c.cfg.Script != "" {
+		s.vars = c.vars(why)
+	}
+	c.modem.add(s)
+}
+
+// vars returns the variables of an event script. Requires mu.
+func (c *Core) vars(why cause) []string {
+	return append(append(c.facts(), "REMSIM_CAUSE="+string(why)), c.cfg.ScriptVars...)
+}
+
+// facts returns how things stand, as event scripts are told. Requires mu.
+func (c *Core) facts() []string {
+	var t target
+	addr := "0.0.0.0:0" // how the protocol says that there is none
+	if c.target != nil {
+		t = *c.target
+		addr = t.addr.String()
+	}
+	return []string{
+		"REMSIM_CLIENT_VERSION=" + daemon.Version(),
+		"REMSIM_SERVER_ADDR=" + c.serverAddr(),
+		"REMSIM_SERVER_STATE=" + c.server.String(),
+		"REMSIM_BANKD_ADDR=" + addr,
+		"REMSIM_BANKD_STATE=" + c.bankd.String(),
+		"REMSIM_CLIENT_SLOT=" + c.slot.Pair(),
+		"REMSIM_BANKD_SLOT=" + t.bank.Pair(),
+		"REMSIM_SIM_VCC=" + level(c.phys.VCC == slot.On),
+		"REMSIM_SIM_RST=" + level(c.phys.Reset),
+		"REMSIM_SIM_CLK=" + level(c.phys.CLK == slot.On),
+	}
+}
+
+func level(on bool) string {
+	if on {
+		return "1"
+	}
+	return "0"
+}
+
+// abandon ends the command that waits for its answer with err; the answer is
+// owed from then on. Requires the Core's mu.
+func (s *session) abandon(err error) {
+	if s.pending == nil {
+		return
+	}
+	s.pending.end(nil, err)
+	s.pending = nil
+	s.owed = &debt{
+		settled: make(chan struct{}),
+		limit: time.AfterFunc(debtLimit, func() {
+			s.peer.Close(errors.New("no answer to a command"))
+		}),
+	}
+}
+
+// settle ends the wait for an abandoned command's answer. Requires the Core's mu.
+func (s *session) settle() {
+	if s.owed == nil {
+		return
+	}
+	s.owed.limit.Stop()
+	close(s.owed.settled)
+	s.owed = nil
+}
+
+// drop ends all commands of a card that has gone. Requires the Core's mu.
+func (s *session) drop() {
+	s.settle()
+	if s.pending != nil {
+		s.pending.end(nil, ErrGone)
+		s.pending = nil
+	}
+}
+
+// Messages in general.
+
+// reply answers a request. Requires mu.
+func (c *Core) reply(p peer, pdu rspro.PDU, m rspro.Message) { c.failed(p.Reply(pdu, m)) }
+
+// failed notes a message that couldn't be sent; the connection ends by itself. Requires mu.
+func (c *Core) failed(err error) {
+	if err != nil {
+		c.note(logrus.DebugLevel, logrus.Fields{logrus.ErrorKey: err}, "message not sent")
+	}
+}
+
+// unexpected logs a message that has no business here.
+func (c *Core) unexpected(from string, m rspro.Message) {
+	c.mu.Lock()
+	defer c.release()
+	fields := logrus.Fields{"peer": from, "message": m.Choice()}
+	switch m := m.(type) {
+	case *rspro.ErrorInd:
+		fields["code"], fields["severity"], fields["text"] = m.Code, m.Severity, m.Text
+		c.note(logrus.WarnLevel, fields, "peer reports an error")
+	default:
+		c.note(logrus.WarnLevel, fields, "unexpected message ignored")
+	}
+}
