@@ -181,6 +181,16 @@ func (c *coder) present(t tag, has bool) bool {
 	return c.err == nil && has
 }
 
+// optional is present for an element that a pointer stands for; decoding makes
+// what it points to.
+func optional[T any](c *coder, t tag, v **T) bool {
+	there := c.present(t, *v != nil)
+	if there && c.decoding {
+		*v = new(T)
+	}
+	return there
+}
+
 // extension is present for an element behind the extension marker: decoding
 // skips unknown elements before it.
 func (c *coder) extension(t tag, has bool) bool {
@@ -287,7 +297,7 @@ func (c *coder) ia5String(name string, t tag, v *string, max int) {
 	c.text(name, t, v, 1, max)
 	for i := 0; i < len(*v); i++ {
 		if (*v)[i] > 0x7f {
-			c.fail(name, fmt.Sprintf("%q is not an IA5String", *v))
+			c.fail(name, "has characters that are not ASCII")
 			return
 		}
 	}
@@ -297,7 +307,7 @@ func (c *coder) ia5String(name string, t tag, v *string, max int) {
 func (c *coder) utf8String(name string, t tag, v *string) {
 	c.text(name, t, v, 0, MaxSize)
 	if !utf8.ValidString(*v) {
-		c.fail(name, fmt.Sprintf("%q is not UTF-8", *v))
+		c.fail(name, "is not UTF-8")
 	}
 }
 

@@ -80,8 +80,8 @@ func (c *coder) message(m *Message) {
 		c.featuresExt(&m.Features)
 	case *ConnectClientReq:
 		c.identity("identity", &m.Identity)
-		if c.present(tagSequence, m.Slot != nil) {
-			c.clientSlotPtr("clientSlot", tagSequence, &m.Slot)
+		if optional(c, tagSequence, &m.Slot) {
+			c.clientSlot("clientSlot", tagSequence, m.Slot)
 		}
 		c.featuresExt(&m.Features)
 	case *ConnectClientRes:
@@ -134,11 +134,11 @@ func (c *coder) message(m *Message) {
 		enumerated(c, "sender", tagEnumerated, &m.Sender)
 		enumerated(c, "severity", tagEnumerated, &m.Severity)
 		enumerated(c, "code", tagEnumerated, &m.Code)
-		if c.present(context|0, m.Bank != nil) {
-			c.bankSlotPtr("bankSlot", context|0, &m.Bank)
+		if optional(c, context|0, &m.Bank) {
+			c.bankSlot("bankSlot", context|0, m.Bank)
 		}
-		if c.present(context|1, m.Client != nil) {
-			c.clientSlotPtr("clientSlot", context|1, &m.Client)
+		if optional(c, context|1, &m.Client) {
+			c.clientSlot("clientSlot", context|1, m.Client)
 		}
 		if c.present(context|2, m.Text != "") {
 			c.ia5String("errorString", context|2, &m.Text, MaxErrorLen)
@@ -275,25 +275,11 @@ func (c *coder) clientSlot(name string, t tag, v *slot.Client) {
 	c.leave()
 }
 
-func (c *coder) clientSlotPtr(name string, t tag, v **slot.Client) {
-	if c.decoding {
-		*v = new(slot.Client)
-	}
-	c.clientSlot(name, t, *v)
-}
-
 func (c *coder) bankSlot(name string, t tag, v *slot.Bank) {
 	c.enter(name, t)
 	c.id("bankId", &v.ID)
 	c.id("slotNr", &v.Slot)
 	c.leave()
-}
-
-func (c *coder) bankSlotPtr(name string, t tag, v **slot.Bank) {
-	if c.decoding {
-		*v = new(slot.Bank)
-	}
-	c.bankSlot(name, t, *v)
 }
 
 func (c *coder) slotmap(v *slot.Map) {
@@ -351,22 +337,21 @@ func (c *coder) ipPort(name string, t tag, v *IPPort) {
 
 func (c *coder) ipAddress(name string, v *netip.Addr) {
 	const ipv4, ipv6 = context | 0, context | 1
-	if !c.decoding && (!v.IsValid() || v.Zone() != "") {
+	t, size := ipv4, 4
+	if c.present(ipv6, v.Is6()) {
+		t, size = ipv6, 16
+	}
+	if c.decoding {
+		var b []byte
+		c.octetString(name, t, &b, size, size)
+		*v, _ = netip.AddrFromSlice(b)
+		return
+	}
+	if !v.IsValid() || v.Zone() != "" {
 		c.fail(name, fmt.Sprintf("is %s, want an address without zone", v.String()))
 		return
 	}
-	a := v.As16() // an IPv4 address at its end
-	b := a[:]
-	switch {
-	case c.present(ipv4, v.Is4()):
-		b = a[12:]
-		c.octetString(name, ipv4, &b, 4, 4)
-	case c.present(ipv6, v.Is6()):
-		c.octetString(name, ipv6, &b, 16, 16)
-	default:
-		c.match(name, ipv4)
-	}
-	if c.decoding && c.err == nil {
-		*v, _ = netip.AddrFromSlice(b)
-	}
+	a := v.As16() // an IPv4 address is at its end
+	c.putHeader(t, size)
+	c.out = append(c.out, a[len(a)-size:]...)
 }
