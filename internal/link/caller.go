@@ -73,13 +73,13 @@ type Caller struct {
 	// Accept sees the connect response of a right peer, in the read loop and before any
 	// later message; an error ends the connection. Nil: the result must be ok.
 	Accept func(*Conn, rspro.Response) error
-	// Handle takes all later PDUs; see Options.Handle.
+	// Handle takes all later PDUs; see Options.Handle. May be nil.
 	Handle func(*Conn, rspro.PDU)
 	// Down is told when a connection that was accepted has ended. May be nil.
 	Down func(error)
 	// OnState is told of each change of state. May be nil.
 	OnState func(State)
-	Log     *logrus.Entry
+	Log     *logrus.Entry // nil: no log
 }
 
 // A WrongPeerError says that something else is at the other end.
@@ -114,6 +114,7 @@ func (e *RefusedError) Error() string { return "refused with " + e.Result.String
 
 // Run keeps the connection until ctx ends; it returns ctx's cause.
 func (c *Caller) Run(ctx context.Context) error {
+	log := orSilent(c.Log)
 	var sched Schedule
 	var said struct { // the last failure at warning level
 		err  string
@@ -131,12 +132,12 @@ func (c *Caller) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		c.state(Reestablish)
-		accepted, err := c.attempt(ctx)
+		accepted, err := c.attempt(ctx, log)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if accepted {
-			c.Log.WithError(err).Warn("connection lost")
+			log.WithError(err).Warn("connection lost")
 			said.err = ""
 			continue
 		}
@@ -149,13 +150,13 @@ func (c *Caller) Run(ctx context.Context) error {
 			said.err, said.step = err.Error(), sched.Step()
 			level = logrus.WarnLevel
 		}
-		c.Log.WithError(err).WithField("addr", c.Addr).Log(level, "no connection")
+		log.WithError(err).WithField("addr", c.Addr).Log(level, "no connection")
 	}
 }
 
 // attempt makes one connection and serves it until it ends. It returns why, and whether
 // the peer had accepted us.
-func (c *Caller) attempt(ctx context.Context) (accepted bool, err error) {
+func (c *Caller) attempt(ctx context.Context, log *logrus.Entry) (accepted bool, err error) {
 	dialCtx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, fmt.Errorf("no connection within %v", attemptTimeout))
 	defer cancel()
 	nc, err := dial(dialCtx, c.Net, c.Addr)
@@ -170,16 +171,18 @@ func (c *Caller) attempt(ctx context.Context) (accepted bool, err error) {
 		Identity: c.Identity,
 		Handle: func(conn *Conn, p rspro.PDU) {
 			if !accepted {
-				c.Log.WithField("message", p.Msg.Choice()).Warn("message before the connect response ignored")
+				log.WithField("message", p.Msg.Choice()).Warn("message before the connect response ignored")
 				return
 			}
-			c.Handle(conn, p)
+			if c.Handle != nil {
+				c.Handle(conn, p)
+			}
 		},
-		Log: c.Log,
+		Log: log,
 	})
 	conn.Request(c.Hello(), acceptTimeout, func(m rspro.Message, err error) {
 		if err == nil {
-			err = c.accept(conn, m)
+			err = c.accept(conn, m, log)
 		}
 		if err != nil {
 			conn.Close(err)
@@ -199,7 +202,7 @@ func (c *Caller) attempt(ctx context.Context) (accepted bool, err error) {
 }
 
 // accept judges the connect response.
-func (c *Caller) accept(conn *Conn, m rspro.Message) error {
+func (c *Caller) accept(conn *Conn, m rspro.Message, log *logrus.Entry) error {
 	var id rspro.ComponentIdentity
 	switch m := m.(type) {
 	case *rspro.ConnectBankRes:
@@ -218,7 +221,7 @@ func (c *Caller) accept(conn *Conn, m rspro.Message) error {
 	} else if r := res.ResultCode(); r != rspro.OK {
 		return &RefusedError{Result: r}
 	}
-	c.Log.WithFields(logrus.Fields{
+	log.WithFields(logrus.Fields{
 		"addr": conn.RemoteAddr(), "name": id.Name, "software": id.Software, "version": id.SWVersion,
 	}).Info("connected")
 	return nil

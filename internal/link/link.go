@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -59,7 +60,7 @@ type Options struct {
 	// It is called in the read loop, so it must not block, and the PDU's byte
 	// slices are valid only until it returns. It is not called after Close or Finish.
 	Handle func(*Conn, rspro.PDU)
-	// Log gets one line an event; its field peer should name the other end.
+	// Log gets one line an event; its field peer should name the other end. Nil: no log.
 	Log *logrus.Entry
 }
 
@@ -102,6 +103,7 @@ const (
 // New makes a Conn of an established stream; nothing is read or written before Run.
 // What is sent before Run is queued.
 func New(nc net.Conn, o Options) *Conn {
+	o.Log = orSilent(o.Log)
 	c := &Conn{
 		nc:   nc,
 		o:    o,
@@ -113,6 +115,14 @@ func New(nc net.Conn, o Options) *Conn {
 	c.out = ipa.AppendCCM(c.out, ipa.Ping)
 	c.waiting = true
 	return c
+}
+
+// orSilent returns a log to write to where there may be none.
+func orSilent(log *logrus.Entry) *logrus.Entry {
+	if log == nil {
+		return logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: new(logrus.TextFormatter)})
+	}
+	return log
 }
 
 // Run serves the connection until it ends and returns the reason: the error
