@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Command remsim-apitool drives a remsim-server from a terminal, by version 1 of its REST API.
+package main
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"net"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"remsim/internal/daemon"
+	"remsim/internal/slot"
+)
+
+func main() {
+	cmd := command()
+	os.Args = append(os.Args[:1], joinWords(cmd.Flags(), os.Args[1:])...)
+	daemon.Main(cmd)
+}
+
+// options are what the command line says.
+type options struct {
+	host    string
+	port    uint16
+	verbose bool
+	output  string
+
+	clients, banks, maps words
+	create, remove       words
+	reset, all           bool
+}
+
+func command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "remsim-apitool",
+		Short: "Show and change what a remsim-server knows",
+		Long: `Shows the clients and banks that are connected to a remsim-server and the slot maps
+between them, makes such maps and deletes them.`,
+		Example: `  remsim-apitool                  everything
+  remsim-apitool -m 1 0 23 0      client 23 slot 0 uses the card in bank 1 slot 0
+  remsim-apitool -d 1 0           no longer
+  remsim-apitool -c 23 -o json    client 23, for programs`,
+	}
+	fs := cmd.Flags()
+	fs.StringVarP(&o.host, "host", "H", "127.0.0.1", "`HOST` of the server")
+	daemon.Uint16Var(fs, &o.port, "port", "p", 9997, 1, 65535, "port of its REST API")
+	daemon.Uint16Var(fs, &o.port, "rest-port", "P", 9997, 1, 65535, "the same")
+	fs.BoolVarP(&o.verbose, "verbose", "v", false, "show requests and answers on standard error")
+	fs.StringVarP(&o.output, "output", "o", "table", "table or json, the `FORM` of what is shown")
+
+	o.clients = words{want: "CLIENT or CLIENT:SLOT, numbers 0..1023", parse: clientName}
+	fs.VarP(&o.clients, "show-clients", "c", "`[ID]`: all clients, or this one")
+	o.banks = words{want: "a BANK 0..1023", parse: bankName}
+	fs.VarP(&o.banks, "show-banks", "b", "`[ID]`: all banks, or this one")
+	o.maps = words{want: "BANK:SLOT, numbers 0..1023, or a map's id, BANK x 65536 + SLOT", parse: mapName}
+	fs.VarP(&o.maps, "show-slotmaps", "s", "`[ID]`: all slot maps, or this one")
+	o.create = words{n: 4, want: "BANK SLOT CLIENT SLOT, numbers 0..1023", parse: numbers(4)}
+	fs.VarP(&o.create, "create-slotmap", "m", "map a bank's slot to a client's: BANK SLOT CLIENT SLOT")
+	o.remove = words{n: 2, want: "BANK SLOT, numbers 0..1023", parse: numbers(2)}
+	fs.VarP(&o.remove, "delete-slotmap", "d", "delete the map of a bank's slot: BANK SLOT")
+	fs.BoolVarP(&o.reset, "reset", "r", false, "delete all maps")
+	fs.BoolVarP(&o.all, "show-all", "a", false, "clients, banks and slot maps (the default)")
+
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		action, err := o.action(fs)
+		if err != nil {
+			return err
+		}
+		a := &api{base: "http://" + net.JoinHostPort(o.host, strconv.Itoa(int(o.port))) + "/api/backend/v1"}
+		if o.verbose {
+			a.trace = cmd.ErrOrStderr()
+		}
+		return o.run(cmd.Context(), action, a, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+// action returns the long name of the option that says what to do.
+func (o *options) action(fs *pflag.FlagSet) (string, error) {
+	if o.output != "table" && o.output != "json" {
+		return "", daemon.Usagef("option -o --output: value %q: want table or json", o.output)
+	}
+	action := ""
+	for _, name := range []string{"show-clients", "show-banks", "show-slotmaps", "create-slotmap", "delete-slotmap", "reset", "show-all"} {
+		f := fs.Lookup(name)
+		if !f.Changed || f.Value.String() == "false" {
+			continue
+		}
+		if action != "" {
+			return "", daemon.Usagef("options --%s and --%s: want only one of -c, -b, -s, -m, -d, -r and -a", action, name)
+		}
+		action = name
+	}
+	return cmp.Or(action, "show-all"), nil
+}
+
+// run does what action says. What is shown goes to w.
+func (o *options) run(ctx context.Context, action string, a *api, w io.Writer) error {
+	var found []list
+	var err error
+	switch action {
+	case "create-slotmap":
+		return a.create(ctx, o.create.bank(), slot.Client{ID: o.create.nrs[2], Slot: o.create.nrs[3]})
+	case "delete-slotmap":
+		return a.delete(ctx, o.remove.bank())
+	case "reset":
+		return a.reset(ctx)
+	case "show-clients":
+		found, err = a.lists(ctx, o.clients.text, clients)
+	case "show-banks":
+		found, err = a.lists(ctx, o.banks.text, banks)
+	case "show-slotmaps":
+		found, err = a.lists(ctx, o.maps.text, slotMaps)
+	default:
+		found, err = a.lists(ctx, "", clients, banks, slotMaps)
+	}
+	if err != nil {
+		return err
+	}
+	if o.output == "json" {
+		return printJSON(w, found)
+	}
+	return printTables(w, found)
+}
