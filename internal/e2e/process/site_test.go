@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package process tests the programs as an operator runs them: real binaries on
+// their default ports, cards behind a real pcscd, signals that kill.
+package process
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"remsim/internal/e2e/rig"
+	"remsim/internal/slot"
+)
+
+const (
+	readers = 8
+	soon    = 20 * time.Second // for what takes well under a second when nothing is wrong
+)
+
+var (
+	bin    string // directory of the programs
+	shared string // directory for files of all tests
+)
+
+func TestMain(m *testing.M) {
+	dir, inside, status := rig.Enter("-race")
+	if inside {
+		bin = dir
+		status = run(m)
+	}
+	os.Exit(status)
+}
+
+// run runs the tests beside a pcscd whose readers hold the simulator's cards.
+func run(m *testing.M) int {
+	var err error
+	if shared, err = os.MkdirTemp("", "remsim-process-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(shared)
+	pcscd, err := rig.StartPCSC(shared, readers)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer pcscd.Kill()
+	cards, err := rig.StartCards(bin, readers)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer cards.Kill()
+	return m.Run()
+}
+
+// TestSources has the sources of all programs among what go test looks at before it takes a
+// cached result: the programs are built, not imported.
+func TestSources(t *testing.T) {
+	for _, dir := range []string{"../../../cmd", "../../../internal"} {
+		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				_, err = os.ReadDir(path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A site is a server with its bankds and clients. All end with the test, and when
+// that fails their logs are shown.
+type site struct {
+	t      *testing.T
+	dir    string
+	api    rig.API
+	server *rig.Proc
+	bankd  *rig.Proc
+}
+
+func newSite(t *testing.T) *site {
+	s := &site{t: t, dir: t.TempDir(), api: rig.API{
+		Base: "http://127.0.0.1:9997",
+		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: soon},
+	}}
+	s.startServer()
+	return s
+}
+
+// start runs a program until the end of the test and fails the test when it logs a data race.
+func (s *site) start(name, program string, args ...string) *rig.Proc {
+	s.t.Helper()
+	p, err := rig.Start(name, filepath.Join(bin, program), args...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		p.Kill()
+		if strings.Contains(p.Log(), "DATA RACE") {
+			s.t.Errorf("%s has a data race", name)
+		}
+		if s.t.Failed() {
+			s.t.Logf("--- %s\n%s", name, tail(p.Log(), 6000))
+		}
+	})
+	return p
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+func (s *site) startServer(args ...string) {
+	s.t.Helper()
+	s.server = s.start("server", "remsim-server", args...)
+	s.await(s.server, "listening for RSPRO")
+	s.eventually("REST answers", func() error { _, err := s.api.SlotMaps(); return err })
+}
+
+// startBankd starts bank 1 with a slots file of lines `"1","SLOT","SPEC"`.
+func (s *site) startBankd(specs []string, args ...string) {
+	s.t.Helper()
+	s.bankd = s.startBank(1, specs, append([]string{"-n", fmt.Sprint(len(specs))}, args...)...)
+}
+
+func (s *site) startBank(id int, specs []string, args ...string) *rig.Proc {
+	s.t.Helper()
+	var text strings.Builder
+	for i, spec := range specs {
+		fmt.Fprintf(&text, "\"%d\",\"%d\",\"%s\"\n", id, i, spec)
+	}
+	file := filepath.Join(s.dir, fmt.Sprintf("slots%d.csv", id))
+	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	args = append([]string{"-i", "127.0.0.1", "-b", fmt.Sprint(id), "--slots-file", file}, args...)
+	return s.start(fmt.Sprintf("bankd%d", id), "remsim-bankd", args...)
+}
+
+// client starts a shell client.
+func (s *site) client(id int, args ...string) *shell {
+	s.t.Helper()
+	args = append([]string{"-i", "127.0.0.1", "-c", fmt.Sprint(id)}, args...)
+	return &shell{Proc: s.start(fmt.Sprintf("client%d", id), "remsim-client-shell", args...), id: id}
+}
+
+func (s *site) await(p *rig.Proc, parts ...string) string {
+	s.t.Helper()
+	return s.awaitFrom(0, p, parts...)
+}
+
+func (s *site) awaitFrom(mark int, p *rig.Proc, parts ...string) string {
+	s.t.Helper()
+	line, err := p.AwaitFrom(mark, soon, parts...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return line
+}
+
+// eventually asks until there is no error.
+func (s *site) eventually(what string, ask func() error) {
+	s.t.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		err := ask()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%s: not within %v: %v", what, soon, err)
+		}
+	}
+}
+
+func mapOf(bankSlot, client int) slot.Map {
+	return slot.Map{Bank: slot.Bank{ID: 1, Slot: uint16(bankSlot)}, Client: slot.Client{ID: uint16(client)}}
+}
+
+func (s *site) create(bankSlot, client int) {
+	s.t.Helper()
+	if err := s.api.Create(mapOf(bankSlot, client)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) remove(bankSlot int) {
+	s.t.Helper()
+	if err := s.api.Delete(slot.Bank{ID: 1, Slot: uint16(bankSlot)}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// active waits until the map is ACTIVE.
+func (s *site) active(bankSlot, client int) {
+	s.t.Helper()
+	s.eventually("map is ACTIVE", func() error {
+		states, err := s.api.SlotMaps()
+		if state := states[mapOf(bankSlot, client)]; err == nil && state != "ACTIVE" {
+			err = fmt.Errorf("map %v is %q", mapOf(bankSlot, client), state)
+		}
+		return err
+	})
+}
+
+// connected waits until the server knows all these peers.
+func (s *site) connected(peers ...string) {
+	s.t.Helper()
+	s.eventually("peers are connected", func() error {
+		there, err := s.api.Peers()
+		for _, p := range peers {
+			if err == nil && !there[p] {
+				err = fmt.Errorf("%s isn't among %v", p, there)
+			}
+		}
+		return err
+	})
+}
+
+// busyPort takes a port for the test and returns its address.
+func busyPort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln.Addr().String()
+}
