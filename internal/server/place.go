@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package server
+
+import (
+	"slices"
+	"time"
+
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// A MapState is where a slot map is in its life.
+//
+//	POST ─→ NEW ──createMappingReq──→ UNACKNOWLEDGED ──ok──→ ACTIVE
+//	         │  ←─────refused──────────── │                     │
+//	         │  ←─────bankd lost──────────┴─────────────────────┤
+//	         │                            │                     │
+//	       DELETE                       DELETE                DELETE
+//	         ↓ (*)                        ↓                     ↓
+//	         └──────────→ DELETE_REQ ←────┴─────────────────────┘
+//	                       │     ↑
+//	          removeMappingReq   bankd lost, or an answer that says nothing
+//	                       ↓     │
+//	                      DELETING ──removeMappingRes──→ gone
+//
+// (*) A map that no bankd can know is gone at once. A map in DELETE_REQ whose
+// createMappingReq is unanswered waits for the answer: ok leads to its removal,
+// a refusal to its end.
+type MapState uint8
+
+// States of a slot map.
+const (
+	MapNew            MapState = iota // no request is out, the bankd isn't known to serve it
+	MapUnacknowledged                 // createMappingReq is unanswered
+	MapActive                         // the bankd serves it
+	MapDeleteReq                      // it shall go; no removeMappingReq is out
+	MapDeleting                       // removeMappingReq is unanswered
+)
+
+// String returns the name as the REST API shows it, such as "NEW".
+func (s MapState) String() string {
+	return [...]string{"NEW", "UNACKNOWLEDGED", "ACTIVE", "DELETE_REQ", "DELETING"}[s]
+}
+
+// A mapping is one slot map from its POST until nobody can know it any more.
+type mapping struct {
+	slot.Map
+	state MapState
+	// known: a bankd may have the map from an earlier connection, or from a
+	// request that was never answered. Its deletion must reach the bankd.
+	known bool
+	// owed: the deletion outlived the connection on which the map was known.
+	owed bool
+	// refused: the bankd said no on this connection; it is asked again on the next.
+	refused bool
+
+	created, changed, deleted time.Time
+	lastError                 string
+
+	seq        uint64 // order of creation
+	prev, next *mapping
+}
+
+func (m *mapping) leaving() bool { return m.state >= MapDeleteReq }
+
+func (m *mapping) enter(s MapState) {
+	m.state, m.changed = s, time.Now()
+}
+
+// A place is one bank slot with the maps that concern it: what its bankd should
+// serve there and what the bankd may still have. It compares the two; its
+// methods are the events of MapState. Methods that can end maps return those.
+type place struct {
+	bank *bank
+	nr   uint16
+	maps []*mapping // oldest first; only the last one can be wanted
+	out  *mapping   // whose request is unanswered: one at a time
+	due  bool       // is in its session's list of places to compare
+}
+
+// wanted returns the map that the place should serve, or nil.
+func (p *place) wanted() *mapping {
+	if n := len(p.maps); n > 0 && !p.maps[n-1].leaving() {
+		return p.maps[n-1]
+	}
+	return nil
+}
+
+// request decides what the bankd must be asked next: to remove or to create the
+// map returned; nil: nothing for now.
+//
+// What was deleted on this connection is removed before a new map is created.
+// What is owed from an earlier one comes after it: creating replaces whatever
+// the bankd has in the slot, and only when that is refused is a removal needed.
+func (p *place) request() *mapping {
+	if p.out != nil {
+		return nil
+	}
+	var owed *mapping
+	for _, m := range p.maps {
+		switch {
+		case !m.leaving() || m.refused:
+		case !m.owed:
+			return p.ask(m, MapDeleting)
+		case owed == nil:
+			owed = m
+		}
+	}
+	if m := p.wanted(); m != nil && m.state == MapNew && !m.refused {
+		return p.ask(m, MapUnacknowledged)
+	}
+	if owed != nil {
+		return p.ask(owed, MapDeleting)
+	}
+	return nil
+}
+
+func (p *place) ask(m *mapping, s MapState) *mapping {
+	m.enter(s)
+	p.out = m
+	return m
+}
+
+// create adds the wanted map; the caller has seen to it that there is none.
+func (p *place) create(m *mapping) {
+	m.enter(MapNew)
+	m.created = m.changed
+	p.maps = append(p.maps, m)
+}
+
+// delete asks for the end of the wanted map m.
+func (p *place) delete(m *mapping) (gone []*mapping) {
+	fresh := m.state == MapNew && !m.known
+	m.enter(MapDeleteReq)
+	m.deleted = m.changed
+	m.owed = p.bank.peer == nil
+	if fresh {
+		return p.drop(m)
+	}
+	return nil
+}
+
+// answered takes the bankd's answer to the request that was out.
+func (p *place) answered(r rspro.ResultCode) (gone []*mapping) {
+	m := p.out
+	p.out = nil
+	switch m.state {
+	case MapUnacknowledged, MapDeleteReq: // to createMappingReq
+		if r == rspro.OK {
+			m.lastError = ""
+			if m.state == MapUnacknowledged {
+				m.enter(MapActive)
+			}
+			// Creating replaced whatever the bankd had in the slot before.
+			return p.drop(slices.Clone(p.maps[:slices.Index(p.maps, m)])...)
+		}
+		if m.state == MapDeleteReq {
+			if !m.known {
+				return p.drop(m)
+			}
+			return nil
+		}
+		m.lastError = "createMapping: " + r.String()
+		m.refused = true
+		m.enter(MapNew)
+	case MapDeleting: // to removeMappingReq
+		switch r {
+		case rspro.OK, rspro.UnknownSlotmap, rspro.IllegalBankID, rspro.IllegalSlotID:
+			return p.drop(m) // it isn't there (any more)
+		}
+		m.lastError = "removeMapping: " + r.String()
+		m.refused = true
+		m.enter(MapDeleteReq)
+	}
+	return nil
+}
+
+// lost takes the end of the bankd's connection. The bankd goes on with what it
+// has, so whatever was asked of it is still known there.
+func (p *place) lost() {
+	p.out, p.due = nil, false
+	for _, m := range p.maps {
+		m.refused = false
+		switch m.state {
+		case MapUnacknowledged, MapActive:
+			m.known = true
+			m.enter(MapNew)
+		case MapDeleting:
+			m.enter(MapDeleteReq)
+		}
+		m.owed = m.leaving()
+	}
+}
+
+// drop forgets maps.
+func (p *place) drop(gone ...*mapping) []*mapping {
+	p.maps = slices.DeleteFunc(p.maps, func(m *mapping) bool { return slices.Contains(gone, m) })
+	return gone
+}

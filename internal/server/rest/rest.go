@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package rest shows a server's state over HTTP and takes slot maps from there.
+//
+// /api/backend/v1 is the interface of the C suite's server. It is frozen: its answers
+// have exactly the members they always had, its status codes stay.
+//
+// /api/v2 shows all that the server knows; see the types ClientV2, BankV2 and
+// SlotmapV2. It grows: its users skip members they don't know.
+package rest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/server"
+)
+
+// Limits of a request.
+const (
+	maxBody       = 64 << 10
+	maxHeader     = 64 << 10
+	headerTimeout = 10 * time.Second
+	readTimeout   = 30 * time.Second
+	writeTimeout  = 60 * time.Second // 100,000 maps over a slow line
+	idleTimeout   = 2 * time.Minute
+	endTimeout    = 3 * time.Second // for requests under way at the end
+)
+
+// Handler returns the REST API of a server's state.
+func Handler(state *server.State, log *logrus.Entry) http.Handler {
+	r := chi.NewRouter()
+	r.Use(middleware.StripSlashes, logged(log))
+	r.NotFound(noSuchPath)
+	r.MethodNotAllowed(noSuchPath)
+	r.Route("/api/backend/v1", v1{state, log}.routes)
+	r.Route("/api/v2", v2{state}.routes)
+	return r
+}
+
+// noSuchPath answers what isn't there, and methods a path hasn't: C's server makes no difference.
+func noSuchPath(w http.ResponseWriter, r *http.Request) {
+	http.Error(w, "404 not found: "+r.Method+" is for no such path", http.StatusNotFound)
+}
+
+// param returns a variable part of the path.
+func param(r *http.Request, name string) string {
+	s := chi.URLParam(r, name)
+	if u, err := url.PathUnescape(s); err == nil {
+		return u
+	}
+	return s
+}
+
+// logged logs each request, those that change something at level info.
+func logged(log *logrus.Entry) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+			next.ServeHTTP(ww, r)
+			level := logrus.InfoLevel
+			if r.Method == http.MethodGet || r.Method == http.MethodHead {
+				level = logrus.DebugLevel
+			}
+			log.WithFields(logrus.Fields{
+				"peer": r.RemoteAddr, "method": r.Method, "path": r.URL.Path, "status": ww.Status(),
+			}).Log(level, "request")
+		})
+	}
+}
+
+// Serve serves the REST API on ln until ctx ends; requests under way then have 3 s to end. It
+// closes ln.
+func Serve(ctx context.Context, ln net.Listener, state *server.State, log *logrus.Entry) error {
+	srv := newServer(Handler(state, log), faults{log})
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(&listener{ln, log}) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	if err := srv.Shutdown(end); err != nil {
+		log.WithError(err).Warn("requests cut off at the end")
+		srv.Close()
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func newServer(h http.Handler, faults io.Writer) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          log.New(faults, "", 0),
+	}
+}
+
+// faults logs what package http complains of.
+type faults struct{ log *logrus.Entry }
+
+// Write implements io.Writer.
+func (f faults) Write(b []byte) (int, error) {
+	f.log.Warn(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// A listener looks at how connections begin, to tell an RSPRO program that came to the
+// wrong port.
+type listener struct {
+	net.Listener
+	log *logrus.Entry
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c, log: l.log}, nil
+}
+
+type conn struct {
+	net.Conn
+	log  *logrus.Entry
+	once sync.Once
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.once.Do(func() { c.look(b[:n]) })
+	}
+	return n, err
+}
+
+// look logs when b begins with an IPA frame: length, stream id 0xFE or 0xEE.
+func (c *conn) look(b []byte) {
+	if len(b) >= 3 && b[0] < ' ' && (b[2] == 0xfe || b[2] == 0xee) {
+		c.log.WithField("peer", c.RemoteAddr().String()).Warn("an RSPRO program is connected to the REST port")
+	}
+}

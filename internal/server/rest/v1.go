@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package rest
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/rspro"
+	"remsim/internal/server"
+	"remsim/internal/slot"
+)
+
+// v1 is the API of C's server. The types below are its answers: frozen.
+type v1 struct {
+	state *server.State
+	log   *logrus.Entry
+}
+
+func (a v1) routes(r chi.Router) {
+	r.Get("/clients", a.clients)
+	r.Get("/clients/{client}", a.client)
+	r.Get("/banks", a.banks)
+	r.Get("/banks/{bank}", a.bank)
+	r.Get("/slotmaps", a.slotmaps)
+	r.Post("/slotmaps", a.create)
+	r.Delete("/slotmaps/{slotmap}", a.delete)
+	r.Post("/global-reset", a.reset)
+	r.Get("/restart-counter", a.starts)
+}
+
+type clientV1 struct {
+	Peer      string      `json:"peer"`
+	State     string      `json:"state"`
+	Component componentV1 `json:"component_id"`
+}
+
+type bankV1 struct {
+	Peer      string      `json:"peer"`
+	State     string      `json:"state"`
+	Component componentV1 `json:"component_id"`
+	ID        uint16      `json:"bankId"`
+	NumSlots  uint16      `json:"numberOfSlots"`
+}
+
+type componentV1 struct {
+	Type           string `json:"type_"`
+	Name           string `json:"name"`
+	Software       string `json:"software"`
+	SWVersion      string `json:"swVersion"`
+	HWManufacturer string `json:"hwManufacturer,omitempty"`
+	HWModel        string `json:"hwModel,omitempty"`
+	HWSerialNr     string `json:"hwSerialNr,omitempty"`
+	HWVersion      string `json:"hwVersion,omitempty"`
+	FWVersion      string `json:"fwVersion,omitempty"`
+}
+
+type slotmapV1 struct {
+	Bank   bankSlot   `json:"bank"`
+	Client clientSlot `json:"client"`
+	State  string     `json:"state"`
+}
+
+// bankSlot and clientSlot are the ends of a map, in all versions.
+type bankSlot struct {
+	ID   uint16 `json:"bankId"`
+	Slot uint16 `json:"slotNr"`
+}
+
+type clientSlot struct {
+	ID   uint16 `json:"clientId"`
+	Slot uint16 `json:"slotNr"`
+}
+
+func componentOf(id rspro.ComponentIdentity) componentV1 {
+	return componentV1{
+		id.Type.String(), id.Name, id.Software, id.SWVersion,
+		id.HWManufacturer, id.HWModel, id.HWSerialNr, id.HWVersion, id.FWVersion,
+	}
+}
+
+func bankName(id uint16) string { return "B" + strconv.Itoa(int(id)) }
+
+func clientV1Of(c server.Client) clientV1 {
+	return clientV1{c.Slot.String(), c.State(), componentOf(c.Identity)}
+}
+
+func bankV1Of(b server.Bank) bankV1 {
+	return bankV1{bankName(b.ID), b.State(), componentOf(b.Identity), b.ID, b.NumSlots}
+}
+
+func (a v1) clients(w http.ResponseWriter, r *http.Request) {
+	l := []clientV1{}
+	for _, c := range a.state.Clients() {
+		if !c.Waiting {
+			l = append(l, clientV1Of(c))
+		}
+	}
+	reply(w, struct {
+		Clients []clientV1 `json:"clients"`
+	}{l})
+}
+
+// client answers {id} with the client that has the lowest slot of that id, and
+// {id}:{slot} or C{id}:{slot} with exactly that one.
+func (a v1) client(w http.ResponseWriter, r *http.Request) {
+	name := param(r, "client")
+	id, nr, exact := strings.Cut(strings.TrimPrefix(name, "C"), ":")
+	c, ok := number16(w, "clientId", id)
+	if !ok {
+		return
+	}
+	first, last := uint16(0), uint16(slot.Max)
+	if exact {
+		if first, ok = number16(w, "slotNr", nr); !ok {
+			return
+		}
+		last = first
+	}
+	for nr := first; nr <= last; nr++ {
+		if c, ok := a.state.Client(slot.Client{ID: c, Slot: nr}); ok && !c.Waiting {
+			reply(w, clientV1Of(c))
+			return
+		}
+	}
+	notFound(w, "no client %s is connected", name)
+}
+
+func (a v1) banks(w http.ResponseWriter, r *http.Request) {
+	l := []bankV1{}
+	for _, b := range a.state.Banks() {
+		l = append(l, bankV1Of(b))
+	}
+	reply(w, struct {
+		Banks []bankV1 `json:"banks"`
+	}{l})
+}
+
+func (a v1) bank(w http.ResponseWriter, r *http.Request) {
+	id, ok := number16(w, "bankId", param(r, "bank"))
+	if !ok {
+		return
+	}
+	b, ok := a.state.Bank(id)
+	if !ok {
+		notFound(w, "no bankd with bank id %d is connected", id)
+		return
+	}
+	reply(w, bankV1Of(b))
+}
+
+func (a v1) slotmaps(w http.ResponseWriter, r *http.Request) {
+	l := []slotmapV1{}
+	for _, m := range a.state.Slotmaps() {
+		if !m.Leaving() {
+			l = append(l, slotmapV1{bankSlot(m.Bank), clientSlot(m.Client), m.State.String()})
+		}
+	}
+	reply(w, struct {
+		Slotmaps []slotmapV1 `json:"slotmaps"`
+	}{l})
+}
+
+func (a v1) create(w http.ResponseWriter, r *http.Request) {
+	const want = "application/json"
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != want {
+		v, _ := json.Marshal(r.Header.Get("Content-Type"))
+		refuse(w, problem{Status: http.StatusBadRequest, Detail: "the body must be JSON and say so",
+			Member: "Content-Type", Value: v, Allowed: want})
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		p := problem{Status: http.StatusBadRequest, Detail: "reading the body: " + err.Error()}
+		if errors.As(err, new(*http.MaxBytesError)) {
+			p = problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is too long",
+				Allowed: fmt.Sprintf("%d bytes", maxBody)}
+		}
+		refuse(w, p)
+		return
+	}
+	m, bad := parseSlotmap(body)
+	if bad == nil {
+		bad = taken(a.state.Create(m))
+	}
+	if bad != nil {
+		bad.Status = http.StatusBadRequest
+		refuse(w, *bad)
+		return
+	}
+	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": m.Bank.String(), "client": m.Client.String()}).Info("map asked for")
+	w.WriteHeader(http.StatusCreated)
+}
+
+// taken makes a problem of what State.Create says.
+func taken(err error) *problem {
+	if err == nil {
+		return nil
+	}
+	p := &problem{Detail: err.Error()}
+	if e := new(server.TakenError); errors.As(err, &e) {
+		p.Member = e.Member
+		p.Allowed = "a slot that is in no map"
+		if e.Member == "bank" {
+			p.Value, _ = json.Marshal(bankSlot(e.By.Bank))
+		} else {
+			p.Value, _ = json.Marshal(clientSlot(e.By.Client))
+		}
+	}
+	return p
+}
+
+// parseSlotmap reads the body of a POST: {"bank":{"bankId":1,"slotNr":1},"client":
+// {"clientId":23,"slotNr":0}} with each number an integer 0..1023. More members may
+// be there.
+func parseSlotmap(body []byte) (slot.Map, *problem) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return slot.Map{}, &problem{Detail: "there is no body", Allowed: "a JSON object"}
+	}
+	top, bad := object("", body)
+	if bad != nil {
+		return slot.Map{}, bad
+	}
+	var m slot.Map
+	for _, n := range []struct {
+		of, name string
+		to       *uint16
+	}{
+		{"bank", "bankId", &m.Bank.ID},
+		{"bank", "slotNr", &m.Bank.Slot},
+		{"client", "clientId", &m.Client.ID},
+		{"client", "slotNr", &m.Client.Slot},
+	} {
+		member := n.of + "." + n.name
+		o, bad := object(n.of, top[n.of])
+		if bad != nil {
+			return slot.Map{}, bad
+		}
+		raw, ok := o[n.name]
+		if !ok {
+			return slot.Map{}, &problem{Detail: member + " is missing", Member: member, Allowed: allowed}
+		}
+		var v int64
+		if err := json.Unmarshal(raw, &v); err != nil || raw[0] == 'n' || v < 0 || v > slot.Max {
+			return slot.Map{}, &problem{Detail: member + " is not " + allowed, Member: member, Value: raw, Allowed: allowed}
+		}
+		*n.to = uint16(v)
+	}
+	return m, nil
+}
+
+// allowed are the values of an id or a slot number.
+var allowed = fmt.Sprintf("an integer 0..%d", slot.Max)
+
+// object reads a JSON object, whose names are matched to the letter.
+func object(member string, raw json.RawMessage) (map[string]json.RawMessage, *problem) {
+	if raw == nil {
+		return nil, &problem{Detail: member + " is missing", Member: member, Allowed: "a JSON object"}
+	}
+	var o map[string]json.RawMessage
+	err := json.Unmarshal(raw, &o)
+	switch what := cmp.Or(member, "the body"); {
+	case err == nil && o != nil:
+		return o, nil
+	case json.Valid(raw):
+		return nil, &problem{Detail: what + " is not a JSON object", Member: member, Value: raw, Allowed: "a JSON object"}
+	default:
+		return nil, &problem{Detail: what + " is not JSON: " + err.Error(), Member: member, Allowed: "a JSON object"}
+	}
+}
+
+// delete ends the map of the bank slot with the number bankId × 65536 + slotNr.
+func (a v1) delete(w http.ResponseWriter, r *http.Request) {
+	name := param(r, "slotmap")
+	n, err := strconv.ParseUint(name, 10, 32)
+	if err != nil {
+		notFound(w, "no slot map has the id %q: ids are bankId × 65536 + slotNr", name)
+		return
+	}
+	b := slot.Bank{ID: uint16(n >> 16), Slot: uint16(n)}
+	m, ok := a.state.Delete(b)
+	if !ok {
+		notFound(w, "bank slot %s is in no map", b)
+		return
+	}
+	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": m.Bank.String(), "client": m.Client.String()}).Info("map deleted")
+}
+
+func (a v1) reset(w http.ResponseWriter, r *http.Request) {
+	n := a.state.DeleteAll()
+	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "maps": n}).Info("all maps deleted")
+}
+
+func (a v1) starts(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	fmt.Fprint(w, a.state.Starts())
+}
+
+// number16 reads a number of a path; it answers itself when that is none or over 65535. Ids over
+// 1023 are numbers that nobody has.
+func number16(w http.ResponseWriter, member, s string) (uint16, bool) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		v, _ := json.Marshal(s)
+		refuse(w, problem{Status: http.StatusBadRequest, Detail: member + " is not a number 0..65535",
+			Member: member, Value: v, Allowed: allowed})
+		return 0, false
+	}
+	return uint16(n), true
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+)
+
+// Config says how a server runs.
+type Config struct {
+	RSPROListen string // HOST:PORT for bankds and clients; HOST empty: all addresses
+	RESTListen  string // HOST:PORT for Env.REST
+
+	// Name and Version are what the server tells its peers of itself: IA5, 1..32 characters.
+	Name, Version string
+}
+
+// Env is what a server finds around it.
+type Env struct {
+	Net link.Network
+	Log *logrus.Logger
+	// REST serves state on ln until ctx ends; it closes ln. Nil: Config.RESTListen isn't
+	// listened on.
+	REST func(ctx context.Context, ln net.Listener, state *State, log *logrus.Entry) error
+	// OnReport has a report written on demand until ctx ends. May be nil.
+	OnReport func(ctx context.Context, write func(io.Writer))
+}
+
+// Run runs a server until ctx ends; that is no error. It fails at once when it can't listen.
+func Run(ctx context.Context, cfg Config, env Env) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	rsproLn, err := env.Net.Listen(ctx, cfg.RSPROListen)
+	if err != nil {
+		return fmt.Errorf("server: listen for RSPRO on %s: %w", cfg.RSPROListen, err)
+	}
+	defer rsproLn.Close()
+	state := NewState()
+	ss := &sessions{
+		state: state,
+		identity: rspro.ComponentIdentity{
+			Type: rspro.Server, Name: cfg.Name, Software: "remsim-server", SWVersion: cfg.Version,
+		},
+		log: env.Log,
+	}
+	rsproLog := env.Log.WithField("cat", "DRSPRO")
+	services := []func() error{func() error {
+		return link.Serve(ctx, rsproLn, rsproLog, ss.serve)
+	}}
+	if env.REST != nil {
+		restLn, err := env.Net.Listen(ctx, cfg.RESTListen)
+		if err != nil {
+			return fmt.Errorf("server: listen for REST on %s: %w", cfg.RESTListen, err)
+		}
+		defer restLn.Close()
+		restLog := env.Log.WithField("cat", "DREST")
+		services = append(services, func() error { return env.REST(ctx, restLn, state, restLog) })
+		restLog.WithField("addr", restLn.Addr().String()).Info("listening for REST")
+	}
+	rsproLog.WithField("addr", rsproLn.Addr().String()).Info("listening for RSPRO")
+	if env.OnReport != nil {
+		env.OnReport(ctx, state.Report)
+	}
+
+	// A service ends with ctx, or takes the others along.
+	results := make(chan error, len(services))
+	for _, serve := range services {
+		go func() {
+			err := serve()
+			cancel(err)
+			results <- err
+		}()
+	}
+	var errs []error
+	for range services {
+		if err := <-results; err != nil {
+			errs = append(errs, fmt.Errorf("server: %w", err))
+		}
+	}
+	env.Log.WithField("cat", "DMAIN").Info("ended")
+	return errors.Join(errs...)
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// Limits of a connection.
+const (
+	identifyTimeout = 10 * time.Second // for the connect request
+	answerTimeout   = 10 * time.Second // for a client's answer
+	probeTimeout    = 2 * time.Second  // for the PONG of one whose identity another one wants
+	refusedLinger   = 1 * time.Second  // between a refusal and the close
+	maxStrays       = 100              // PDUs out of place before a connection is closed
+	maxUnidentified = 4096             // connections at a time that haven't been accepted
+	bankdPort       = 9999             // where a bankd listens that doesn't say
+)
+
+var (
+	errUnidentified = fmt.Errorf("no connect request within %s", identifyTimeout)
+	errReplaced     = fmt.Errorf("another connection claims the identity, and no PONG came within %s", probeTimeout)
+)
+
+// sessions serves connections on the RSPRO port.
+type sessions struct {
+	state    *State
+	identity rspro.ComponentIdentity
+	log      *logrus.Logger
+	// unidentified counts connections that haven't been accepted.
+	unidentified atomic.Int32
+}
+
+// A session is one connection on the RSPRO port.
+type session struct {
+	*sessions
+	conn  *link.Conn
+	hello chan hello // capacity 1: the connect request
+	req   rspro.PDU  // the same, to be answered
+	log   atomic.Pointer[logrus.Entry]
+	// release takes the connection off the unidentified ones.
+	release func()
+	// what the read loop alone touches
+	greeted bool
+	strays  int
+	// peer is whom errorInd is about; nil before a peer is accepted.
+	peer atomic.Pointer[peer]
+}
+
+// hello is a connect request.
+type hello struct {
+	req      rspro.PDU // for the response, without message
+	identity rspro.ComponentIdentity
+	features rspro.Features
+	// of a bankd
+	bank     bool
+	bankID   uint16
+	numSlots uint16
+	endpoint netip.AddrPort
+	// of a client
+	slot *slot.Client
+}
+
+// serve serves one connection until it ends.
+func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
+	addr := nc.RemoteAddr().String()
+	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": addr})
+	if ss.unidentified.Add(1) > maxUnidentified {
+		ss.unidentified.Add(-1)
+		log.Warnf("connection refused: %d others haven't identified themselves", maxUnidentified)
+		nc.Close()
+		return
+	}
+	head := &head{Conn: nc}
+	s := &session{sessions: ss, hello: make(chan hello, 1)}
+	s.release = sync.OnceFunc(func() { ss.unidentified.Add(-1) })
+	s.log.Store(log)
+	s.conn = link.New(head, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
+	accepted := make(chan bool, 1)
+	go func() { accepted <- s.run() }()
+	err := s.conn.Run(ctx)
+	log = s.log.Load()
+	switch ok := <-accepted; {
+	case ok, ctx.Err() != nil:
+		log.WithError(err).Info("connection ended")
+	case head.empty() && errors.Is(err, io.EOF):
+		log.Debug("connection without a word") // a port scan, a health check
+	default:
+		log.WithError(err).Warn("connection ended before its peer was accepted" + head.guess())
+	}
+}
+
+// handle takes the PDUs that answer no request, in the read loop.
+func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
+	h := hello{req: rspro.PDU{Version: pdu.Version, Tag: pdu.Tag}}
+	switch m := pdu.Msg.(type) {
+	case *rspro.ConnectBankReq:
+		h.bank, h.identity, h.features = true, m.Identity, m.Features
+		h.bankID, h.numSlots, h.endpoint = m.BankID, m.NumSlots, m.Endpoint
+	case *rspro.ConnectClientReq:
+		h.identity, h.features = m.Identity, m.Features
+		if m.Slot != nil {
+			c := *m.Slot
+			h.slot = &c
+		}
+	case *rspro.ErrorInd:
+		s.fault(m)
+		return
+	default:
+		s.stray(pdu)
+		return
+	}
+	if s.greeted {
+		s.stray(pdu)
+		return
+	}
+	s.greeted = true
+	s.hello <- h
+}
+
+// stray passes over a PDU that has no place here: a request in the wrong direction or a
+// second connect request. (The link passes over responses to nothing and unknown messages.)
+func (s *session) stray(pdu rspro.PDU) {
+	s.log.Load().WithField("message", pdu.Msg.Choice().String()).Warn("unexpected message ignored")
+	if s.strays++; s.strays == maxStrays {
+		s.conn.Close(fmt.Errorf("%d unexpected messages", maxStrays))
+	}
+}
+
+// fault notes an errorInd.
+func (s *session) fault(m *rspro.ErrorInd) {
+	if s.strays++; s.strays == maxStrays && s.peer.Load() == nil {
+		s.conn.Close(fmt.Errorf("%d messages before a connect request", maxStrays))
+	}
+	text := fmt.Sprintf("errorInd: code %d, severity %d", m.Code, m.Severity)
+	if m.Text != "" {
+		text += ": " + m.Text
+	}
+	log := s.log.Load()
+	if m.Bank != nil {
+		log = log.WithField("slot", m.Bank.String())
+	}
+	if m.Client != nil {
+		log = log.WithField("client", m.Client.String())
+	}
+	log.Warn(text)
+	if p := s.peer.Load(); p != nil {
+		s.state.fault(p, m.Bank, text)
+	}
+}
+
+// run is the session: it waits for the connect request and then sends its peer what it
+// should know, until the connection ends. It reports whether the peer was accepted.
+func (s *session) run() bool {
+	defer s.release()
+	timer := time.NewTimer(identifyTimeout)
+	defer timer.Stop()
+	select {
+	case h := <-s.hello:
+		s.req = h.req
+		if h.bank {
+			return s.bank(h)
+		}
+		return s.client(h)
+	case <-timer.C:
+		s.conn.Close(errUnidentified)
+	case <-s.conn.Done():
+	}
+	return false
+}
+
+// claim registers the session's peer by add, which returns the session that holds the
+// identity already, if any, with a function that forgets it. One that is alive
+// keeps the identity.
+func (s *session) claim(add func() (holder, func())) bool {
+	for {
+		old, drop := add()
+		if old == nil {
+			return true
+		}
+		select {
+		case alive := <-old.Probe(probeTimeout):
+			if alive {
+				return false
+			}
+		case <-s.conn.Done():
+			return false
+		}
+		old.Close(errReplaced)
+		drop()
+	}
+}
+
+// refuse answers the connect request with a reason and leaves the peer the time to read it.
+func (s *session) refuse(res rspro.Response) bool {
+	s.reply(res)
+	s.linger()
+	s.conn.Finish(fmt.Errorf("refused: %s", res.ResultCode()))
+	return false
+}
+
+// reply answers the connect request.
+func (s *session) reply(res rspro.Response) {
+	if err := s.conn.Reply(s.req, res); err != nil {
+		s.conn.Close(err)
+	}
+}
+
+// linger leaves a refused peer the time to read why.
+func (s *session) linger() {
+	timer := time.NewTimer(refusedLinger)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.conn.Done():
+	}
+}
+
+// welcome notes that the peer was accepted under a name.
+func (s *session) welcome(p *peer, name string) *logrus.Entry {
+	s.release()
+	s.peer.Store(p)
+	log := s.sessions.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": name, "addr": p.addr.String()})
+	s.log.Store(log)
+	log.WithFields(logrus.Fields{
+		"name": p.identity.Name, "software": p.identity.Software, "version": p.identity.SWVersion,
+	}).Info("connected")
+	return log
+}
+
+func (s *session) newPeer(h hello) peer {
+	return peer{conn: s.conn, identity: h.identity, addr: s.conn.RemoteAddr(), features: h.features}
+}
+
+// bank serves a bankd.
+func (s *session) bank(h hello) bool {
+	if h.identity.Type != rspro.Bankd {
+		s.conn.Close(fmt.Errorf("connectBankReq of a %s", h.identity.Type))
+		return false
+	}
+	p := &bankPeer{peer: s.newPeer(h), bank: h.bankID, numSlots: h.numSlots}
+	p.endpoint = endpoint(h.endpoint, p.addr)
+	res := &rspro.ConnectBankRes{Identity: s.identity}
+	if !s.claim(func() (holder, func()) {
+		if old := s.state.addBank(p); old != nil {
+			return old.conn, func() { s.state.dropBank(old) }
+		}
+		return nil, nil
+	}) {
+		res.Result = rspro.IdentityInUse
+		return s.refuse(res)
+	}
+	defer s.state.dropBank(p)
+	log := s.welcome(&p.peer, fmt.Sprintf("B%d", p.bank))
+	// What the bankd is asked first is decided before it is told that it is accepted:
+	// whoever sees that sees its maps unacknowledged.
+	reqs := s.state.mapRequests(p)
+	s.reply(res)
+	for {
+		for _, q := range reqs {
+			s.ask(p, q, log)
+		}
+		select {
+		case <-p.wake:
+			reqs = s.state.mapRequests(p)
+		case <-s.conn.Done():
+			return true
+		}
+	}
+}
+
+// ask sends a bankd the request q.
+func (s *session) ask(p *bankPeer, q mapRequest, log *logrus.Entry) {
+	log = log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": q.Bank.String(), "client": q.Client.String()})
+	var m rspro.Message = &rspro.CreateMappingReq{Client: q.Client, Bank: q.Bank}
+	done := "map created"
+	if q.remove {
+		m = &rspro.RemoveMappingReq{Client: q.Client, Bank: q.Bank}
+		done = "map removed"
+	}
+	name := m.Choice().String()
+	s.conn.Request(m, 0, func(m rspro.Message, err error) {
+		if err != nil {
+			return // the connection has ended; its reason is logged with that
+		}
+		r := result(m)
+		if r == rspro.OK {
+			log.Info(done)
+		} else {
+			log.WithField("result", r.String()).Warn(name + " refused")
+		}
+		s.state.mapAnswered(p, q, r)
+	})
+}
+
+// client serves a client.
+func (s *session) client(h hello) bool {
+	if h.identity.Type != rspro.Client {
+		s.conn.Close(fmt.Errorf("connectClientReq of a %s", h.identity.Type))
+		return false
+	}
+	p := &clientPeer{peer: s.newPeer(h)}
+	res := &rspro.ConnectClientRes{Identity: s.identity}
+	switch {
+	case h.slot == nil:
+		if !s.state.assignClient(p) {
+			res.Result = rspro.IllegalClientID
+			return s.refuse(res)
+		}
+	default:
+		p.slot = *h.slot
+		if !s.claim(func() (holder, func()) {
+			if old := s.state.addClient(p); old != nil {
+				return old.conn, func() { s.state.dropClient(old) }
+			}
+			return nil, nil
+		}) {
+			res.Result = rspro.IdentityInUse
+			return s.refuse(res)
+		}
+	}
+	defer s.state.dropClient(p)
+	log := s.welcome(&p.peer, p.slot.String())
+	s.reply(res)
+	if p.waiting {
+		s.assign(p, log)
+	}
+	for {
+		select {
+		case <-p.wake:
+			s.tell(p, log)
+		case <-s.conn.Done():
+			return true
+		}
+	}
+}
+
+// assign sends a client the slot it shall use.
+func (s *session) assign(p *clientPeer, log *logrus.Entry) {
+	log.Info("client slot assigned")
+	s.conn.Request(&rspro.ConfigClientIDReq{Slot: p.slot}, answerTimeout, func(m rspro.Message, err error) {
+		switch {
+		case errors.Is(err, link.ErrTimeout):
+			s.conn.Close(fmt.Errorf("no configClientIdRes within %s", answerTimeout))
+		case err != nil:
+		case result(m) != rspro.OK:
+			s.conn.Close(fmt.Errorf("configClientIdRes: %s", result(m)))
+		default:
+			s.state.agreed(p)
+		}
+	})
+}
+
+// tell sends a client what it should use, when that isn't what it was told.
+func (s *session) tell(p *clientPeer, log *logrus.Entry) {
+	t, n := s.state.tell(p)
+	if n == 0 {
+		return
+	}
+	log = log.WithFields(logrus.Fields{"slot": t.Bank.String(), "bankd": t.Bankd.String()})
+	log.Info("told its bankd")
+	s.conn.Request(&rspro.ConfigClientBankReq{Bank: t.Bank, Bankd: t.Bankd}, answerTimeout, func(m rspro.Message, err error) {
+		if err != nil {
+			if errors.Is(err, link.ErrTimeout) {
+				log.Warnf("no configClientBankRes within %s", answerTimeout)
+			}
+			return
+		}
+		r := result(m)
+		if r != rspro.OK {
+			log.WithField("result", r.String()).Warn("configClientBankReq refused")
+		}
+		s.state.told(p, n, r)
+	})
+}
+
+// result returns the outcome told by a response.
+func result(m rspro.Message) rspro.ResultCode { return m.(rspro.Response).ResultCode() }
+
+// endpoint returns where clients reach a bankd: what it said itself, completed by the
+// address of its control connection and the usual port.
+func endpoint(told, control netip.AddrPort) netip.AddrPort {
+	addr, port := told.Addr().Unmap(), told.Port()
+	if !addr.IsValid() || addr.IsUnspecified() {
+		addr = control.Addr()
+	}
+	if port == 0 {
+		port = bankdPort
+	}
+	return netip.AddrPortFrom(addr.WithZone(""), port)
+}
