@@ -41,7 +41,7 @@ func (m *modem) happened(n int, want ...string) {
 func TestOrder(t *testing.T) {
 	for _, order := range []string{"map bankd client", "map client bankd", "bankd map client", "bankd client map", "client map bankd", "client bankd map"} {
 		t.Run(order, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				for what := range strings.SplitSeq(order, " ") {
 					switch what {
 					case "map":
@@ -70,7 +70,7 @@ func TestOrder(t *testing.T) {
 // TestMove has a map go from one client to another, and a client from one card to another and
 // to another bankd, all in the middle of commands.
 func TestMove(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.startBankd(1)
 		w.startBankd(2)
 		first, second := w.startClient(c1), w.startClient(c2)
@@ -89,10 +89,11 @@ func TestMove(t *testing.T) {
 			n := len(first.history(0))
 			w.create(slot.Map{Bank: to, Client: c1})
 			first.uses(to)
-			first.happened(n, entered(to)...)
 			lost := first.untilLost(to)
 			w.remove(to)
 			lost()
+			first.idle()
+			first.happened(n, append(entered(to), left...)...)
 		}
 		if err := second.works(b0); err != nil {
 			t.Error(err)
@@ -125,7 +126,7 @@ func (m *modem) untilLost(b slot.Bank) (wait func()) {
 // TestRemove has a map go while its card works on a command: the card is powered off, the modem
 // gets its local SIM back, and nobody else notices.
 func TestRemove(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.startBankd(1)
 		m, other := w.startClient(c1), w.startClient(c2)
 		w.create(slot.Map{Bank: b0, Client: c1})
@@ -142,9 +143,7 @@ func TestRemove(t *testing.T) {
 		lost()
 		m.idle()
 		m.happened(0, append(entered(b0), left...)...)
-		if open := w.bank.open(); !slices.Equal(open, []slot.Bank{b1}) {
-			t.Errorf("powered cards: %v", open)
-		}
+		w.onlyOpen(b1)
 		if n := steady(); n == 0 {
 			t.Error("the other client had no answers")
 		}
@@ -154,7 +153,7 @@ func TestRemove(t *testing.T) {
 
 // TestReset has the modem reset its card: each edge counts once.
 func TestReset(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.startBankd(1)
 		m := w.startClient(c1)
 		w.create(slot.Map{Bank: b0, Client: c1})
@@ -183,7 +182,7 @@ func TestReset(t *testing.T) {
 func TestServerRestart(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"maps first": 0, "peers first": time.Minute} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				w.startBankd(1)
 				m := w.startClient(c1)
 				w.create(slot.Map{Bank: b0, Client: c1})
@@ -213,7 +212,7 @@ func TestServerRestart(t *testing.T) {
 
 // TestRemovedWhileAway deletes a map while its bankd is away, and another one while the client is.
 func TestRemovedWhileAway(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.startBankd(1)
 		m, other := w.startClient(c1), w.startClient(c2)
 		w.create(slot.Map{Bank: b0, Client: c1})
@@ -238,16 +237,14 @@ func TestRemovedWhileAway(t *testing.T) {
 		again := w.startClient(c2)
 		time.Sleep(time.Minute)
 		again.idle()
-		if open := w.bank.open(); len(open) != 0 {
-			t.Errorf("powered cards: %v", open)
-		}
+		w.onlyOpen()
 	})
 }
 
 // TestBankdRestart kills a bankd in the middle of a command: the modem gets its local SIM back at
 // once, and the remote one when the bankd is there again.
 func TestBankdRestart(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.startBankd(1)
 		m := w.startClient(c1)
 		w.create(slot.Map{Bank: b0, Client: c1})
@@ -266,7 +263,7 @@ func TestBankdRestart(t *testing.T) {
 
 // TestClientRestart kills a client in the middle of a command and starts it again at once.
 func TestClientRestart(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.startBankd(1)
 		w.create(slot.Map{Bank: b0, Client: c1})
 		for range 5 {

@@ -48,6 +48,7 @@ type world struct {
 	net       *testnet.Net
 	log       *logrus.Logger
 	api       rig.API
+	started   []*program // all of them, also those that have ended
 	server    *program
 	bankds    map[uint16]*program
 	bank      bank
@@ -56,7 +57,7 @@ type world struct {
 }
 
 // inWorld runs a test in a world whose server is up.
-func inWorld(t *testing.T, test func(w *world)) {
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	file := writeSlots(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -83,7 +84,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 			}
 		}()
 		w.startServer()
-		test(w)
+		test(t, w)
 	})
 }
 
@@ -96,16 +97,10 @@ func tail(s string, n int) string {
 
 // end ends all programs as SIGTERM does.
 func (w *world) end() {
-	for _, m := range w.clients {
-		m.program.stop()
-	}
-	for _, p := range w.bankds {
+	for _, p := range slices.Backward(w.started) {
 		p.stop()
 	}
-	w.server.stop()
-	if open := w.bank.open(); len(open) != 0 {
-		w.t.Errorf("cards are still powered at the end: %v", open)
-	}
+	w.onlyOpen()
 }
 
 // A program is one Run on a host of its own.
@@ -121,6 +116,7 @@ type program struct {
 func (w *world) start(name, addr string, run func(ctx context.Context, h *testnet.Host) error) *program {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &program{w: w, name: name, host: w.net.Host(addr), cancel: cancel, done: make(chan struct{})}
+	w.started = append(w.started, p)
 	go func() {
 		defer close(p.done)
 		if err := run(ctx, p.host); err != nil && !errors.Is(err, context.Canceled) {
@@ -268,6 +264,7 @@ var defaultATR = []byte{0x3b, 0x00}
 type bank struct {
 	mu      sync.Mutex
 	powered map[slot.Bank]int
+	ended   map[slot.Bank]int
 	resets  map[slot.Bank]int
 }
 
@@ -278,7 +275,7 @@ func (b *bank) Open(_ context.Context, s bankd.Slot) (bankd.Card, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.powered == nil {
-		b.powered, b.resets = map[slot.Bank]int{}, map[slot.Bank]int{}
+		b.powered, b.ended, b.resets = map[slot.Bank]int{}, map[slot.Bank]int{}, map[slot.Bank]int{}
 	}
 	if b.powered[s.Bank] != 0 {
 		return nil, fmt.Errorf("card %v is in use", s.Bank)
@@ -287,16 +284,39 @@ func (b *bank) Open(_ context.Context, s bankd.Slot) (bankd.Card, error) {
 	return &card{bank: b, slot: s.Bank}, nil
 }
 
-// open returns the slots whose cards are powered.
+// open returns the slots whose cards are powered, in order.
 func (b *bank) open() (open []slot.Bank) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for s, n := range b.powered {
-		if n != 0 {
-			open = append(open, s)
+	for id := range banks {
+		for nr := range slots {
+			if s := (slot.Bank{ID: uint16(id + 1), Slot: uint16(nr)}); b.powered[s] != 0 {
+				open = append(open, s)
+			}
 		}
 	}
 	return open
+}
+
+// onlyOpen waits until the cards of these slots are powered, and no others.
+func (w *world) onlyOpen(want ...slot.Bank) {
+	w.t.Helper()
+	err := within(time.Second, func() error {
+		if open := w.bank.open(); !slices.Equal(open, want) {
+			return fmt.Errorf("powered cards: %v, want %v", open, want)
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Error(err)
+	}
+}
+
+// offs returns how often the card was powered off.
+func (b *bank) offs(s slot.Bank) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended[s]
 }
 
 func (b *bank) resetsOf(s slot.Bank) int {
@@ -329,6 +349,7 @@ func (c *card) Close() error {
 	c.bank.mu.Lock()
 	defer c.bank.mu.Unlock()
 	c.bank.powered[c.slot]--
+	c.bank.ended[c.slot]++
 	return nil
 }
 
