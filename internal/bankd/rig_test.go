@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package bankd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+	"remsim/internal/testnet"
+)
+
+// A reader is a fake of a card in a reader, one a slot.
+type reader struct {
+	mu       sync.Mutex
+	openErr  error
+	failWith error         // of Transmit and Reset
+	gate     chan struct{} // calls wait until it is closed; nil: they don't
+	atr      []byte
+	nextATR  []byte // after the next reset
+	response []byte // of Transmit; nil: the command and 9000
+	opens    int
+	closes   int
+	resets   []reset
+	cmds     int
+}
+
+func (r *reader) set(f func(*reader)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r)
+}
+
+// hold makes calls from now on hang until the function that is returned is called.
+func (r *reader) hold() (release func()) {
+	gate := make(chan struct{})
+	r.set(func(r *reader) { r.gate = gate })
+	return sync.OnceFunc(func() {
+		r.set(func(r *reader) {
+			if r.gate == gate {
+				r.gate = nil
+			}
+		})
+		close(gate)
+	})
+}
+
+func (r *reader) pass() {
+	r.mu.Lock()
+	gate := r.gate
+	r.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+}
+
+func (r *reader) count() (opens, closes, resets, cmds int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opens, r.closes, len(r.resets), r.cmds
+}
+
+func (r *reader) ATR() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.atr
+}
+
+func (r *reader) Transmit(cmd, buf []byte) ([]byte, error) {
+	r.set(func(r *reader) { r.cmds++ })
+	r.pass()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failWith != nil {
+		return nil, r.failWith
+	}
+	if r.response != nil {
+		return append(buf[:0], r.response...), nil
+	}
+	return append(append(buf[:0], cmd[:min(len(cmd), 256)]...), 0x90, 0), nil
+}
+
+func (r *reader) Reset(cold bool) error {
+	r.pass()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	how := warmReset
+	if cold {
+		how = coldReset
+	}
+	r.resets = append(r.resets, how)
+	if r.nextATR != nil {
+		r.atr, r.nextATR = r.nextATR, nil
+	}
+	return r.failWith
+}
+
+func (r *reader) Close() error {
+	r.pass()
+	r.set(func(r *reader) { r.closes++ })
+	return nil
+}
+
+// readers is a Bank of them, by slot number.
+type readers []*reader
+
+func newReaders(n int) readers {
+	rs := make(readers, n)
+	for i := range rs {
+		rs[i] = &reader{atr: testATR}
+	}
+	return rs
+}
+
+func (rs readers) Check(s Slot) error {
+	if strings.Contains(s.Spec, "bad") {
+		return errors.New("bad card")
+	}
+	return nil
+}
+
+func (rs readers) Open(ctx context.Context, s Slot) (Card, error) {
+	r := rs[s.Bank.Slot]
+	r.set(func(r *reader) { r.opens++ })
+	r.pass()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.openErr != nil {
+		return nil, r.openErr
+	}
+	return r, nil
+}
+
+func (rs readers) Readers() ([]string, error) {
+	var names []string
+	for i := range rs {
+		names = append(names, fmt.Sprintf("Fake Reader %02d", i))
+	}
+	return names, nil
+}
+
+var testATR = []byte{0x3b, 0x7d, 0x94, 0, 0, 0x55, 0x55, 0x53, 0x0a, 0x74, 0x86, 0x93, 0x0b, 0x24, 0x7c, 0x4d, 0x54, 0x68}
+
+const (
+	bankdAddr = "10.0.0.2:9999"
+	slots     = 8
+)
+
+// A rig is a bankd with a scripted server and a host for clients, in a synctest bubble.
+type rig struct {
+	t        *testing.T
+	net      *testnet.Net
+	cards    readers
+	log      *logtest.Hook
+	listener net.Listener  // the server's
+	server   *testnet.Peer // the control connection, accepted
+	clients  *testnet.Host
+	host     *testnet.Host // the bankd's
+	cancel   context.CancelFunc
+	ended    chan error
+	report   func() string
+}
+
+// simulate runs test with a rig in a bubble; change may alter the bankd's Config.
+func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, net: testnet.New(), cards: newReaders(slots), ended: make(chan error, 1)}
+		var file strings.Builder
+		for i := range slots {
+			fmt.Fprintf(&file, "1,%d,^Fake Reader %02d$\n", i, i)
+		}
+		cfg := Config{
+			Server:    "10.0.0.1:9998",
+			BankID:    1,
+			NumSlots:  slots,
+			Name:      "testbank",
+			Listen:    ":9999",
+			SlotsFile: filepath.Join(t.TempDir(), "slots.csv"),
+		}
+		if err := os.WriteFile(cfg.SlotsFile, []byte(file.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range change {
+			f(&cfg)
+		}
+		log, hook := logtest.NewNullLogger()
+		log.SetLevel(logrus.TraceLevel)
+		r.log = hook
+		r.clients = r.net.Host("10.0.0.3")
+		r.host = r.net.Host("10.0.0.2")
+		var err error
+		if r.listener, err = r.net.Host("10.0.0.1").Listen(t.Context(), ":9998"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		r.cancel = cancel
+		env := Env{
+			Net: r.host, Log: log, Readers: r.cards, Softsim: r.cards,
+			OnReport: func(_ context.Context, write func(io.Writer)) {
+				r.report = func() string {
+					var b bytes.Buffer
+					write(&b)
+					return b.String()
+				}
+			},
+		}
+		go func() { r.ended <- Run(ctx, cfg, env) }()
+		t.Cleanup(func() {
+			r.listener.Close()
+			r.stop(5 * time.Second)
+		})
+		r.accept()
+		test(r)
+	})
+}
+
+// accept is the server's answer to a bankd that connects.
+func (r *rig) accept() *rspro.ConnectBankReq {
+	r.t.Helper()
+	r.server = testnet.AcceptPeer(r.t, r.listener)
+	m, pdu := testnet.ExpectPDU[*rspro.ConnectBankReq](r.server)
+	r.server.Reply(pdu, &rspro.ConnectBankRes{Identity: testnet.Identity(rspro.Server)})
+	synctest.Wait()
+	return m
+}
+
+// stop ends the bankd, which may take up to limit.
+func (r *rig) stop(limit time.Duration) {
+	r.t.Helper()
+	r.cancel()
+	start := time.Now()
+	err := <-r.ended
+	r.ended <- err
+	if d := time.Since(start); d > limit {
+		r.t.Errorf("it took %v to stop, want %v at most", d, limit)
+	}
+	if !errors.Is(err, context.Canceled) {
+		r.t.Errorf("Run: %v", err)
+	}
+}
+
+// create has the server make a map of this bank.
+func (r *rig) create(c slot.Client, nr uint16) {
+	r.t.Helper()
+	r.server.Send(&rspro.CreateMappingReq{Client: c, Bank: slot.Bank{ID: 1, Slot: nr}})
+	if m := testnet.Expect[*rspro.CreateMappingRes](r.server); m.Result != rspro.OK {
+		r.t.Fatalf("createMapping: %v", m.Result)
+	}
+}
+
+func (r *rig) remove(c slot.Client, nr uint16) rspro.ResultCode {
+	r.t.Helper()
+	r.server.Send(&rspro.RemoveMappingReq{Client: c, Bank: slot.Bank{ID: 1, Slot: nr}})
+	return testnet.Expect[*rspro.RemoveMappingRes](r.server).Result
+}
+
+// A modem is a client of the rig.
+type modem struct {
+	*testnet.Peer
+	t    *testing.T
+	slot slot.Client
+	bank slot.Bank
+}
+
+// dial connects a client that hasn't said anything yet.
+func (r *rig) dial(c slot.Client, nr uint16) *modem {
+	r.t.Helper()
+	p := testnet.DialPeer(r.t, r.clients, bankdAddr)
+	return &modem{Peer: p, t: r.t, slot: c, bank: slot.Bank{ID: 1, Slot: nr}}
+}
+
+// connect has a client say who it is.
+func (r *rig) connect(c slot.Client, nr uint16) *modem {
+	r.t.Helper()
+	m := r.dial(c, nr)
+	m.hello()
+	return m
+}
+
+func (m *modem) hello() {
+	m.t.Helper()
+	m.Send(&rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Client), Slot: &m.slot})
+}
+
+// session is a client that is served.
+func (r *rig) session(c slot.Client, nr uint16) *modem {
+	r.t.Helper()
+	r.create(c, nr)
+	m := r.connect(c, nr)
+	m.wantResult(rspro.OK)
+	m.wantATR(testATR)
+	return m
+}
+
+func (m *modem) wantResult(code rspro.ResultCode) {
+	m.t.Helper()
+	res := testnet.Expect[*rspro.ConnectClientRes](m.Peer)
+	if res.Result != code {
+		m.t.Fatalf("connectClientRes: %v, want %v", res.Result, code)
+	}
+	if res.Identity.Type != rspro.Bankd || res.Identity.Software != "remsim-bankd" || res.Identity.Name != "testbank" || res.Features != 0 {
+		m.t.Errorf("connectClientRes: %+v", res)
+	}
+}
+
+func (m *modem) wantATR(atr []byte) {
+	m.t.Helper()
+	req, pdu := testnet.ExpectPDU[*rspro.SetAtrReq](m.Peer)
+	if !bytes.Equal(req.ATR, atr) || req.Slot != m.slot {
+		m.t.Fatalf("setAtrReq: %x for %v, want %x", req.ATR, req.Slot, atr)
+	}
+	m.Reply(pdu, &rspro.SetAtrRes{})
+}
+
+func (m *modem) command(cmd ...byte) {
+	m.t.Helper()
+	m.Send(&rspro.TpduModemToCard{From: m.slot, To: m.bank, Data: cmd})
+}
+
+func (m *modem) wantResponse(want ...byte) {
+	m.t.Helper()
+	res := testnet.Expect[*rspro.TpduCardToModem](m.Peer)
+	if !bytes.Equal(res.Data, want) || res.From != m.bank || res.To != m.slot {
+		m.t.Fatalf("tpduCardToModem: %x from %v to %v, want %x", res.Data, res.From, res.To, want)
+	}
+}
+
+// exchange sends a command that the fake card echoes.
+func (m *modem) exchange(cmd ...byte) {
+	m.t.Helper()
+	m.command(cmd...)
+	m.wantResponse(append(bytes.Clone(cmd), 0x90, 0)...)
+}
+
+func (m *modem) phys(rst bool, vcc slot.Signal) {
+	m.t.Helper()
+	m.Send(&rspro.ClientSlotStatusInd{From: m.slot, To: m.bank, Phys: slot.Phys{Reset: rst, VCC: vcc}})
+}
+
+// wantCardGone wants what a client with a broken card is told.
+func (m *modem) wantCardGone() {
+	m.t.Helper()
+	ind := testnet.Expect[*rspro.BankSlotStatusInd](m.Peer)
+	if ind.From != m.bank || ind.To != m.slot || ind.Phys.Card != slot.Off {
+		m.t.Fatalf("bankSlotStatusInd: %+v", ind)
+	}
+	m.ExpectEnd(time.Second)
+}
+
+// wantError wants what the server is told of a broken card.
+func (r *rig) wantError(nr uint16, text string) {
+	r.t.Helper()
+	ind := testnet.Expect[*rspro.ErrorInd](r.server)
+	if ind.Sender != rspro.Bankd || ind.Severity != rspro.Major || ind.Bank == nil || *ind.Bank != (slot.Bank{ID: 1, Slot: nr}) || !strings.Contains(ind.Text, text) {
+		r.t.Fatalf("errorInd: %+v, want one with %q", ind, text)
+	}
+}
+
+// wantLog wants a line at or above level with each of words in its message or fields.
+func (r *rig) wantLog(level logrus.Level, words ...string) {
+	r.t.Helper()
+	synctest.Wait()
+	var all strings.Builder
+next:
+	for _, e := range r.log.AllEntries() {
+		line, err := e.String()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		all.WriteString(line)
+		if e.Level > level {
+			continue
+		}
+		for _, w := range words {
+			if !strings.Contains(line, w) {
+				continue next
+			}
+		}
+		return
+	}
+	r.t.Errorf("no log line with %q in\n%s", words, all.String())
+}
+
+// wantSlot wants a line of the report on a slot.
+func (r *rig) wantSlot(nr uint16, want string) {
+	r.t.Helper()
+	synctest.Wait()
+	line := fmt.Sprintf("slot B1:%d: %s\n", nr, want)
+	if got := r.report(); !strings.Contains(got, line) {
+		r.t.Errorf("report:\n%swant %s", got, line)
+	}
+}
+
+func (r *rig) wantCounts(nr uint16, opens, closes int) {
+	r.t.Helper()
+	synctest.Wait()
+	if o, c, _, _ := r.cards[nr].count(); o != opens || c != closes {
+		r.t.Errorf("card %d opened %d and closed %d times, want %d and %d", nr, o, c, opens, closes)
+	}
+}
