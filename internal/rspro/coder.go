@@ -156,14 +156,17 @@ func (c *coder) leaveClosed() {
 // item begins the i-th item of the list entered last, which has n items already,
 // and reports whether there is one.
 func (c *coder) item(i, n, max int) bool {
+	if c.err != nil {
+		return false
+	}
+	c.levels[c.depth-1].index = 0
 	there := i < n
 	if c.decoding {
 		there = c.el.tag != 0
 	}
-	if c.err != nil || !there {
+	if !there {
 		return false
 	}
-	c.levels[c.depth-1].index = 0
 	if i == max {
 		c.fail("", fmt.Sprintf("more than %d items", max))
 		return false
