@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"remsim/internal/link"
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// A bench is a Core between fake peers; its modem's side stands still until seen is called.
+type bench struct {
+	*Core
+	server, bankd *fakePeer
+	modem         journal
+}
+
+func newBench(t *testing.T, cfg Config) *bench {
+	b := &bench{server: &fakePeer{}, bankd: &fakePeer{pong: make(chan bool)}}
+	if cfg.ATR == nil {
+		cfg.ATR = ownATR
+	}
+	cfg.Script = "script"
+	b.Core = New(cfg, Env{Log: quiet()}, recorder{&b.modem})
+	t.Cleanup(func() { b.configure(nil) }) // stops the timers of a session
+	return b
+}
+
+// seen returns what the modem's side sees, scripts by their causes.
+func (b *bench) seen() string {
+	for _, s := range b.Core.modem.waiting {
+		if s.cause != noScript {
+			b.modem.add("%s", s.cause)
+		}
+		if s.do != nil {
+			s.do(context.Background())
+		}
+	}
+	b.Core.modem.waiting = nil
+	return b.modem.take()
+}
+
+// all returns state, what was sent to server and bankd, and what the modem's side saw.
+func (b *bench) all() [4]string {
+	return [4]string{b.State().String(), b.server.take(), b.bankd.take(), b.seen()}
+}
+
+var (
+	addr1 = netip.MustParseAddrPort("192.0.2.1:9999")
+	addr2 = netip.MustParseAddrPort("192.0.2.2:9999")
+	none  = netip.MustParseAddrPort("0.0.0.0:0")
+)
+
+func pdu(m rspro.Message) rspro.PDU { return rspro.PDU{Version: rspro.Version, Tag: 7, Msg: m} }
+
+func (b *bench) told(bank slot.Bank, a netip.AddrPort) {
+	b.fromServer(b.server, pdu(&rspro.ConfigClientBankReq{Bank: bank, Bankd: a}))
+}
+
+func (b *bench) accepted(t *testing.T) {
+	t.Helper()
+	if err := b.bankdUp(b.bankd, b.target); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) atr() {
+	b.fromBankd(b.bankd, pdu(&rspro.SetAtrReq{Slot: me, ATR: cardATR}))
+}
+
+// reach brings a new client to a state.
+func reach(t *testing.T, to State) *bench {
+	b := newBench(t, Config{Slot: me})
+	if to >= Unconfigured {
+		b.serverUp()
+	}
+	if to >= WaitBankd {
+		b.told(here, addr1)
+	}
+	if to >= Operational {
+		b.accepted(t)
+		b.atr()
+	}
+	if b.State() != to {
+		t.Fatalf("state %v, want %v", b.State(), to)
+	}
+	b.all()
+	return b
+}
+
+const (
+	entering = "ATR(3b00,false) request-sim-remote Remote(true) request-card-insert Insert request-modem-reset ResetModem event-bankd-connect"
+	leaving  = "request-card-remove Remove request-sim-local Remote(false) request-modem-reset ResetModem"
+)
+
+// TestTransitions has every event in every state.
+func TestTransitions(t *testing.T) {
+	type outcome = [4]string // state, to the server, to the bankd, on the modem's side
+	const init, unconf, wait, oper = "INIT", "UNCONFIGURED", "WAIT_BANKD", "OPERATIONAL"
+	server := func(m rspro.Message) func(*bench) {
+		return func(b *bench) { b.fromServer(b.server, pdu(m)) }
+	}
+	bankd := func(m rspro.Message) func(*bench) {
+		return func(b *bench) { b.fromBankd(b.bankd, pdu(m)) }
+	}
+	// same says that an event changes nothing and sends toServer.
+	same := func(toServer string) [4]outcome {
+		return [4]outcome{{init, toServer}, {unconf, toServer}, {wait, toServer}, {oper, toServer}}
+	}
+	const (
+		bankOK = "7:configClientBankRes(ok)"
+		idOK   = "7:configClientIdRes(ok)"
+		atrOK  = "7:setAtrRes(ok)"
+		reset  = "7:resetStateRes(ok)"
+	)
+	for _, tc := range []struct {
+		name  string
+		event func(*bench)
+		want  [4]outcome // in INIT, UNCONFIGURED, WAIT_BANKD, OPERATIONAL
+	}{
+		{"server up", func(b *bench) { b.serverUp() }, [4]outcome{
+			{unconf, "", "", "event-server-connect"},
+			{unconf, "", "", "event-server-connect"},
+			{wait, "", "", "event-server-connect"},
+			{oper, "", "", "event-server-connect"}}},
+		{"server lost", func(b *bench) { b.serverState(link.ReestablishDelay) }, same("")},
+		{"bankd told again", func(b *bench) { b.told(here, addr1) }, [4]outcome{
+			{init, "7:configClientBankRes(illegalClientId)"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{oper, bankOK, "", ""}}},
+		{"same address, mapped into IPv6", func(b *bench) {
+			b.told(here, netip.MustParseAddrPort("[::ffff:192.0.2.1]:9999"))
+		}, [4]outcome{
+			{init, "7:configClientBankRes(illegalClientId)"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{oper, bankOK, "", ""}}},
+		{"other bank slot told", func(b *bench) { b.told(there, addr1) }, [4]outcome{
+			{init, "7:configClientBankRes(illegalClientId)"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{wait, bankOK, "", leaving + " event-config-bankd"}}},
+		{"other bankd told", func(b *bench) { b.told(here, addr2) }, [4]outcome{
+			{init, "7:configClientBankRes(illegalClientId)"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{wait, bankOK, "", "event-config-bankd"},
+			{wait, bankOK, "", leaving + " event-config-bankd"}}},
+		{"no bankd", func(b *bench) { b.told(slot.Bank{}, none) }, [4]outcome{
+			{init, "7:configClientBankRes(illegalClientId)"},
+			{unconf, bankOK, "", "event-config-bankd"},
+			{unconf, bankOK, "", "event-config-bankd"},
+			{unconf, bankOK, "", leaving + " event-config-bankd"}}},
+		{"reset", server(&rspro.ResetStateReq{}), [4]outcome{
+			{init, reset, "", ""}, {unconf, reset, "", ""}, {unconf, reset, "", ""}, {unconf, reset, "", leaving}}},
+		{"id, the same", server(&rspro.ConfigClientIDReq{Slot: me}), same(idOK)},
+		{"id, another", server(&rspro.ConfigClientIDReq{Slot: slot.Client{ID: 24}}), [4]outcome{
+			{init, idOK, "", ""}, {unconf, idOK, "", ""}, {unconf, idOK, "", ""}, {unconf, idOK, "", leaving}}},
+		{"server reports an error", server(&rspro.ErrorInd{Text: "x"}), same("")},
+		{"a bankd's message from the server", server(&rspro.SetAtrReq{Slot: me, ATR: cardATR}), same("")},
+		{"a TPDU from the server", server(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}), same("")},
+		{"a client's message from the server", server(&rspro.ConnectClientReq{}), same("")},
+
+		{"bankd lost", func(b *bench) { b.bankdDown(b.target) }, [4]outcome{
+			{init}, {unconf}, {wait}, {wait, "", "", leaving}}},
+		{"ATR", bankd(&rspro.SetAtrReq{Slot: me, ATR: cardATR}), [4]outcome{
+			{init}, {unconf}, {wait}, {oper, "", atrOK, "ATR(3b021450,true)"}}},
+		{"ATR for another slot", bankd(&rspro.SetAtrReq{Slot: slot.Client{ID: 9}, ATR: cardATR}), [4]outcome{
+			{init}, {unconf}, {wait}, {oper, "", "7:setAtrRes(illegalSlotId)"}}},
+		{"answer to nothing", bankd(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}), same("")},
+		{"card gone", bankd(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}), [4]outcome{
+			{init}, {unconf}, {wait}, {oper, "", "", "request-card-remove Remove"}}},
+		{"another's card gone", bankd(&rspro.BankSlotStatusInd{From: there, To: me, Phys: slot.Phys{Card: slot.Off}}), same("")},
+		{"card's slot reset", bankd(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Reset: true}}), same("")},
+		{"bankd reports an error", bankd(&rspro.ErrorInd{}), same("")},
+		{"a server's message from the bankd", bankd(&rspro.ResetStateReq{}), same("")},
+
+		{"modem's status", func(b *bench) { b.Status(slot.Phys{VCC: slot.On, CLK: slot.On}) }, [4]outcome{
+			{init}, {unconf}, {wait}, {oper, "", "status(RST=0 VCC=1 CLK=1 CARD=?)", "event-modem-status"}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for state := Init; state <= Operational; state++ {
+				b := reach(t, state)
+				tc.event(b)
+				if got := b.all(); got != tc.want[state] {
+					t.Errorf("in %v:\n got %q\nwant %q", state, got, tc.want[state])
+				}
+			}
+		})
+	}
+}
+
+func TestEnter(t *testing.T) {
+	b := reach(t, WaitBankd)
+	b.accepted(t)
+	if got, want := b.all(), [4]string{"OPERATIONAL", "", "", entering}; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// After the loss the modem gets its own ATR again, then the bankd's.
+	b.atr()
+	b.bankdDown(b.target)
+	b.seen()
+	b.accepted(t)
+	b.atr()
+	if got, want := b.seen(), strings.TrimSuffix(entering, " event-bankd-connect")+" ATR(3b021450,true) event-bankd-connect"; got != want {
+		t.Errorf("second time: got %q, want %q", got, want)
+	}
+}
+
+func TestAcceptedTooLate(t *testing.T) {
+	b := reach(t, WaitBankd)
+	old := b.target
+	b.told(there, addr2)
+	if err := b.bankdUp(b.bankd, old); err == nil {
+		t.Error("accepted by a bankd that is no longer ours")
+	}
+	if b.State() != WaitBankd {
+		t.Errorf("state %v", b.State())
+	}
+	// Its end means nothing either.
+	b.accepted(t)
+	b.all()
+	b.bankdDown(old)
+	if got, want := b.all(), [4]string{"OPERATIONAL", "", "", ""}; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestOldSessionIsVoid(t *testing.T) {
+	b := reach(t, Operational)
+	old := b.bankd
+	b.told(there, addr2)
+	b.bankd = &fakePeer{}
+	b.accepted(t)
+	b.all()
+	b.fromBankd(old, pdu(&rspro.SetAtrReq{Slot: me, ATR: cardATR}))
+	b.fromBankd(old, pdu(&rspro.BankSlotStatusInd{From: there, To: me, Phys: slot.Phys{Card: slot.Off}}))
+	if got := old.take(); got != "" {
+		t.Errorf("answered the old bankd: %s", got)
+	}
+	if got, want := b.all(), [4]string{"OPERATIONAL", "", "", ""}; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, err := b.Transmit(t.Context(), selectC); !errors.Is(err, ErrNoCard) {
+		t.Errorf("Transmit: %v, want %v", err, ErrNoCard)
+	}
+}
+
+func TestKeepATR(t *testing.T) {
+	b := newBench(t, Config{Slot: me, ATR: []byte{0x3b, 0x9f, 0x01}, KeepATR: true})
+	b.serverUp()
+	b.told(here, addr1)
+	b.accepted(t)
+	b.all()
+	b.atr()
+	if got, want := b.all(), [4]string{"OPERATIONAL", "", "7:setAtrRes(ok)", "ATR(3b9f01,true)"}; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestCardComesBack(t *testing.T) {
+	b := reach(t, Operational)
+	gone := &rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}
+	b.fromBankd(b.bankd, pdu(gone))
+	b.fromBankd(b.bankd, pdu(gone))
+	if _, err := b.Transmit(t.Context(), selectC); !errors.Is(err, ErrNoCard) {
+		t.Errorf("without a card: %v, want %v", err, ErrNoCard)
+	}
+	b.atr()
+	if got, want := b.seen(), "request-card-remove Remove ATR(3b021450,true) request-card-insert Insert"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestAuto(t *testing.T) {
+	b := newBench(t, Config{Auto: true})
+	hello := func() *slot.Client { return b.serverCaller().Hello().(*rspro.ConnectClientReq).Slot }
+	if s := hello(); s != nil {
+		t.Errorf("presents itself as %v", s)
+	}
+	b.serverUp()
+	b.told(here, addr1)
+	if got, want := b.all(), [4]string{"UNCONFIGURED", "7:configClientBankRes(illegalClientId)", "", "event-server-connect"}; got != want {
+		t.Errorf("bankd before id: got %q, want %q", got, want)
+	}
+	b.fromServer(b.server, pdu(&rspro.ConfigClientIDReq{Slot: me}))
+	b.told(here, addr1)
+	if got, want := b.all(), [4]string{"WAIT_BANKD", "7:configClientIdRes(ok) 7:configClientBankRes(ok)", "", "event-config-bankd"}; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if s := hello(); s == nil || *s != me {
+		t.Errorf("presents itself as %v when it comes back, want %v", s, me)
+	}
+	if s := b.bankdCaller(b.target).Hello().(*rspro.ConnectClientReq).Slot; *s != me {
+		t.Errorf("presents itself to the bankd as %v, want %v", s, me)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	on := slot.Phys{VCC: slot.On, CLK: slot.On}
+	b := reach(t, WaitBankd)
+	b.Status(slot.Phys{VCC: slot.Off, CLK: slot.Off})
+	b.Status(on)
+	b.accepted(t)
+	if got, want := b.bankd.take(), "status(RST=0 VCC=1 CLK=1 CARD=?)"; got != want {
+		t.Errorf("on entry: %q, want the last status, %q", got, want)
+	}
+	b.seen()
+	for _, tc := range []struct {
+		name      string
+		p         slot.Phys
+		told, ran string
+	}{
+		{"the same", on, "", ""},
+		{"unknown is unchanged", slot.Phys{}, "", ""},
+		{"CLK", slot.Phys{VCC: slot.On, CLK: slot.Off}, "status(RST=0 VCC=1 CLK=0 CARD=?)", "event-modem-status"},
+		{"RST", slot.Phys{Reset: true, VCC: slot.On}, "status(RST=1 VCC=1 CLK=0 CARD=?)", "event-modem-status"},
+		{"card only", slot.Phys{Reset: true, Card: slot.On}, "status(RST=1 VCC=1 CLK=0 CARD=1)", ""},
+		{"VCC", slot.Phys{Reset: true, VCC: slot.Off}, "status(RST=1 VCC=0 CLK=0 CARD=1)", "event-modem-status"},
+	} {
+		b.Status(tc.p)
+		if told, ran := b.bankd.take(), b.seen(); told != tc.told || ran != tc.ran {
+			t.Errorf("%s: told %q, want %q; ran %q, want %q", tc.name, told, tc.told, ran, tc.ran)
+		}
+	}
+}
+
+func TestModemStatusCoalesced(t *testing.T) {
+	b := reach(t, Operational)
+	for range 1000 {
+		b.Status(slot.Phys{VCC: slot.Off})
+		b.Status(slot.Phys{VCC: slot.On, CLK: slot.On})
+	}
+	waiting := b.Core.modem.waiting
+	if len(waiting) != 1 {
+		t.Fatalf("%d scripts wait, want 1", len(waiting))
+	}
+	if vars := strings.Join(waiting[0].vars, " "); !strings.Contains(vars, "REMSIM_SIM_VCC=1") {
+		t.Errorf("not the last status: %s", vars)
+	}
+}
+
+// transmit runs Transmit in a goroutine and waits until the command is sent or waits.
+func (b *bench) transmit(ctx context.Context, tpdu []byte) <-chan answer {
+	done := make(chan answer, 1)
+	go func() {
+		data, err := b.Transmit(ctx, tpdu)
+		done <- answer{data, err}
+	}()
+	synctest.Wait()
+	return done
+}
+
+func (b *bench) answer(data ...byte) {
+	b.fromBankd(b.bankd, pdu(&rspro.TpduCardToModem{From: here, To: me, Data: data}))
+	synctest.Wait()
+}
+
+func (a answer) check(t *testing.T, data []byte, err error) {
+	t.Helper()
+	if !bytes.Equal(a.data, data) || !errors.Is(a.err, err) {
+		t.Errorf("got %x, %v, want %x, %v", a.data, a.err, data, err)
+	}
+}
+
+func TestTransmit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reach(t, Operational)
+		done := b.transmit(t.Context(), selectC)
+		if got, want := b.bankd.take(), "tpdu(C23:1>B1:5,a0a40000023f00)"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		if _, err := b.Transmit(t.Context(), selectC); !errors.Is(err, ErrBusy) {
+			t.Errorf("second command: %v, want %v", err, ErrBusy)
+		}
+		// Answers between other slots are none.
+		b.fromBankd(b.bankd, pdu(&rspro.TpduCardToModem{From: there, To: me, Data: []byte{0x6f, 0}}))
+		b.fromBankd(b.bankd, pdu(&rspro.TpduCardToModem{From: here, To: slot.Client{}, Data: []byte{0x6f, 0}}))
+		data := []byte{0x9f, 0x17}
+		b.answer(data...)
+		data[0] = 0 // the message's bytes are not ours
+		(<-done).check(t, []byte{0x9f, 0x17}, nil)
+	})
+}
+
+func TestTransmitLength(t *testing.T) {
+	b := reach(t, Operational)
+	for _, n := range []int{0, 4, 261} {
+		if _, err := b.Transmit(t.Context(), make([]byte, n)); err == nil {
+			t.Errorf("%d bytes: no error", n)
+		}
+	}
+	if got := b.bankd.take(); got != "" {
+		t.Errorf("sent %q", got)
+	}
+}
+
+func TestTransmitEndsWithTheSession(t *testing.T) {
+	for name, end := range map[string]func(*bench){
+		"bankd lost": func(b *bench) { b.bankdDown(b.target) },
+		"no bankd":   func(b *bench) { b.told(slot.Bank{}, none) },
+		"other map":  func(b *bench) { b.told(there, addr1) },
+		"reset":      func(b *bench) { b.fromServer(b.server, pdu(&rspro.ResetStateReq{})) },
+		"card gone": func(b *bench) {
+			b.fromBankd(b.bankd, pdu(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := reach(t, Operational)
+				done := b.transmit(t.Context(), selectC)
+				start := time.Now()
+				end(b)
+				(<-done).check(t, nil, ErrGone)
+				if d := time.Since(start); d != 0 {
+					t.Errorf("after %v, want at once", d)
+				}
+				if _, err := b.Transmit(t.Context(), selectC); !errors.Is(err, ErrNoCard) {
+					t.Errorf("afterwards: %v, want %v", err, ErrNoCard)
+				}
+			})
+		})
+	}
+}
+
+// A late answer never becomes that of the next command.
+func TestAnswerAfterTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reach(t, Operational)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		first := b.transmit(ctx, selectC)
+		start := time.Now()
+		(<-first).check(t, nil, context.DeadlineExceeded)
+		if d := time.Since(start); d != 3*time.Second {
+			t.Errorf("after %v, want 3s", d)
+		}
+		b.bankd.take()
+		second := b.transmit(t.Context(), selectC)
+		if got := b.bankd.take(); got != "" {
+			t.Errorf("sent %q before the late answer", got)
+		}
+		b.answer(0x6f, 0x00)
+		if got, want := b.bankd.take(), "tpdu(C23:1>B1:5,a0a40000023f00)"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		b.answer(0x90, 0x00)
+		(<-second).check(t, []byte{0x90, 0x00}, nil)
+
+		// One whose own time ends while it waits was not sent.
+		ctx, cancel = context.WithCancel(t.Context())
+		third := b.transmit(ctx, selectC)
+		cancel()
+		(<-third).check(t, nil, context.Canceled)
+		b.bankd.take()
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		fourth := b.transmit(ctx, selectC)
+		(<-fourth).check(t, nil, context.DeadlineExceeded)
+		if got := b.bankd.take(); got != "" {
+			t.Errorf("sent %q", got)
+		}
+	})
+}
+
+func TestAnswerNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reach(t, Operational)
+		ctx, cancel := context.WithCancel(t.Context())
+		first := b.transmit(ctx, selectC)
+		cancel()
+		(<-first).check(t, nil, context.Canceled)
+		b.bankd.take()
+		time.Sleep(debtLimit - 1)
+		synctest.Wait()
+		if got := b.bankd.take(); got != "" {
+			t.Errorf("before the time: %q", got)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if got, want := b.bankd.take(), "Close(no answer to a command)"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// After a reset the bankd may answer the command before it or drop it; a
+// PONG tells which.
+func TestAnswerAfterReset(t *testing.T) {
+	const off, on = "status(RST=0 VCC=0 CLK=? CARD=?)", "status(RST=0 VCC=1 CLK=? CARD=?)"
+	for _, tc := range []struct {
+		name string
+		then func(*bench)
+	}{
+		{"answered", func(b *bench) {
+			b.answer(0x6f, 0x00)
+			b.bankd.pong <- true
+			b.bankd.pong <- true
+		}},
+		{"dropped", func(b *bench) {
+			b.bankd.pong <- true
+			synctest.Wait()
+			if b.session.owed == nil {
+				t.Error("settled by the first PONG, which may be older than the reset")
+			}
+			b.bankd.pong <- true
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := reach(t, Operational)
+				b.bankd.pong = make(chan bool)
+				first := b.transmit(t.Context(), selectC)
+				b.bankd.take()
+				b.Status(slot.Phys{VCC: slot.Off})
+				b.Status(slot.Phys{VCC: slot.On})
+				(<-first).check(t, nil, ErrReset)
+				second := b.transmit(t.Context(), selectC)
+				got := b.bankd.take()
+				if want := off + " " + on + " PING"; got != want && got != off+" PING "+on {
+					t.Errorf("sent %q, want %q", got, want)
+				}
+				tc.then(b)
+				synctest.Wait()
+				if got := b.bankd.take(); !strings.Contains(got, "tpdu(C23:1>B1:5,a0a40000023f00)") {
+					t.Errorf("sent %q, want the second command", got)
+				}
+				b.answer(0x90, 0x00)
+				(<-second).check(t, []byte{0x90, 0x00}, nil)
+			})
+		})
+	}
+}
+
+func TestWarmResetEdges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reach(t, Operational)
+		b.Status(slot.Phys{Reset: true, VCC: slot.On, CLK: slot.On})
+		done := b.transmit(t.Context(), selectC)
+		// RST that stays and a clock that stops are no resets.
+		b.Status(slot.Phys{Reset: true, VCC: slot.On, CLK: slot.Off})
+		b.Status(slot.Phys{Reset: false, VCC: slot.On, CLK: slot.Off})
+		synctest.Wait()
+		select {
+		case a := <-done:
+			t.Fatalf("ended with %v", a.err)
+		default:
+		}
+		b.Status(slot.Phys{Reset: true})
+		(<-done).check(t, nil, ErrReset)
+		b.bankd.pong <- false // no PONG: the connection is at its end
+	})
+}
+
+// A bankd can't make us hoard steps for a modem that doesn't take them.
+func TestFlood(t *testing.T) {
+	b := reach(t, Operational)
+	for range 10 * maxSteps {
+		b.atr()
+	}
+	if n := len(b.Core.modem.waiting); n > maxSteps+1 {
+		t.Errorf("%d steps wait, limit %d", n, maxSteps)
+	}
+	if got := b.bankd.take(); !strings.Contains(got, "Close(") {
+		t.Error("the bankd stays")
+	}
+}
