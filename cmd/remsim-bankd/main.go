@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Command remsim-bankd is a SIM bank: it gives clients the use of cards in PC/SC readers, as a
+// remsim-server maps them.
+package main
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"remsim/internal/bankd"
+	"remsim/internal/bankd/pcsc"
+	"remsim/internal/bankd/softsim"
+	"remsim/internal/daemon"
+	"remsim/internal/link"
+	"remsim/internal/slot"
+)
+
+func main() { daemon.Main(command()) }
+
+// options are what of the command line needs a second look.
+type options struct {
+	serverHost     string
+	serverPort     uint16
+	bindIP         string
+	bindPort       uint16
+	advertise      string
+	maxConnections uint16
+	shared         bool
+	gsmtapIP       string
+	gsmtapSlot     uint16
+}
+
+func command() *cobra.Command {
+	var (
+		cfg bankd.Config
+		o   options
+		log daemon.LogOptions
+	)
+	cmd := &cobra.Command{
+		Use:   "remsim-bankd",
+		Short: "Give remote clients the use of SIM cards",
+		Long: `Gives remote clients the use of SIM cards in PC/SC readers, or in software. A remsim-server says which
+client uses which slot of the bank; a file of lines "BANK","SLOT","PATTERN" says which reader a slot is: the
+first whose name the pattern, a POSIX extended regular expression, is found in. "softsim:iccid=...,imsi=..." in place
+of the pattern is a card in software.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.fill(&cfg); err != nil {
+				return err
+			}
+			l := log.Logger(cmd.ErrOrStderr())
+			if o.gsmtapIP != "" {
+				l.Warn("GSMTAP isn't supported yet: no traces are sent")
+			}
+			return bankd.Run(cmd.Context(), cfg, bankd.Env{
+				Net:      link.TCP(),
+				Log:      l,
+				Readers:  pcsc.Bank{Shared: o.shared},
+				Softsim:  softsim.Bank{},
+				OnReport: daemon.OnReport,
+			})
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVarP(&o.serverHost, "server-host", "i", "", "`HOST` of the server, its name or address")
+	cmd.MarkFlagRequired("server-host")
+	daemon.Uint16Var(fs, &o.serverPort, "server-port", "p", 9998, 1, 65535, "port of the server")
+	daemon.Uint16Var(fs, &cfg.BankID, "bank-id", "b", 1, 0, slot.Max, "id of this bank")
+	daemon.Uint16Var(fs, &cfg.NumSlots, "num-slots", "n", 8, 1, slot.Max, "number of its slots")
+	fs.StringVarP(&cfg.Name, "component-name", "N", daemon.HostName(), "`NAME` told to the server, 1 to 32 characters")
+	fs.StringVarP(&o.bindIP, "bind-ip", "I", "", "`ADDRESS` to listen on for clients (default all)")
+	daemon.Uint16Var(fs, &o.bindPort, "bind-port", "P", 9999, 0, 65535, "port to listen on for clients; 0: any")
+	fs.StringVar(&o.advertise, "advertise", "", "`ADDR:PORT` that clients are told to connect to (default where the server sees this bankd, port 9999)")
+	daemon.Uint16Var(fs, &o.maxConnections, "max-connections", "", 0, 1, 65535, "connections of clients at a time (default twice the slots and 64)")
+	fs.StringVar(&cfg.SlotsFile, "slots-file", "bankd_pcsc_slots.csv", "`FILE` that says which reader a slot is")
+	daemon.DurationVar(fs, &cfg.CardTimeout, "card-timeout", "", 30*time.Second, time.Second, 10*time.Minute, "how long one call to a card may take")
+	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too")
+	fs.StringVarP(&o.gsmtapIP, "gsmtap-ip", "g", "", "`ADDRESS` for traces (not supported yet)")
+	daemon.Uint16Var(fs, &o.gsmtapSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only (not supported yet)")
+	log.Flags(fs, true)
+	return cmd
+}
+
+// fill puts the options into cfg.
+func (o *options) fill(cfg *bankd.Config) error {
+	const wantIP = "an IPv4 or IPv6 address"
+	switch n := len(cfg.Name); {
+	case o.serverHost == "":
+		return daemon.Usagef("option -i --server-host: value %q: want a name or an address", o.serverHost)
+	case n < 1 || n > 32 || !printable(cfg.Name):
+		return daemon.Usagef("option -N --component-name: value %q: want 1 to 32 ASCII characters", cfg.Name)
+	case o.bindIP != "" && !isIP(o.bindIP):
+		return daemon.Usagef("option -I --bind-ip: value %q: want %s", o.bindIP, wantIP)
+	case o.gsmtapIP != "" && !isIP(o.gsmtapIP):
+		return daemon.Usagef("option -g --gsmtap-ip: value %q: want %s", o.gsmtapIP, wantIP)
+	}
+	if o.advertise != "" {
+		a, err := netip.ParseAddrPort(o.advertise)
+		if err != nil || a.Port() == 0 || a.Addr().Zone() != "" || a.Addr().IsUnspecified() {
+			return daemon.Usagef("option --advertise: value %q: want ADDR:PORT with %s, such as 192.0.2.1:9999 or [2001:db8::1]:9999", o.advertise, wantIP)
+		}
+		cfg.Advertise = a
+	}
+	cfg.Server = net.JoinHostPort(o.serverHost, strconv.Itoa(int(o.serverPort)))
+	cfg.Listen = net.JoinHostPort(o.bindIP, strconv.Itoa(int(o.bindPort)))
+	cfg.MaxConnections = int(o.maxConnections)
+	return nil
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+func printable(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
