@@ -195,7 +195,8 @@ func Frames(t testing.TB, pdus ...rspro.PDU) []byte {
 	return b
 }
 
-// Write sends bytes as they are.
+// Write sends bytes as they are. After a part of a frame the answer to a PING would
+// get into it: let the first PING be answered before, or Mute.
 func (p *Peer) Write(b []byte) {
 	p.t.Helper()
 	if _, err := p.nc.Write(b); err != nil {
