@@ -64,15 +64,15 @@ func param(r *http.Request, name string) string {
 	return s
 }
 
-// logged logs each request, those that change something at level info.
+// logged logs each request, refused ones at level info.
 func logged(log *logrus.Entry) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 			next.ServeHTTP(ww, r)
-			level := logrus.InfoLevel
-			if r.Method == http.MethodGet || r.Method == http.MethodHead {
-				level = logrus.DebugLevel
+			level := logrus.DebugLevel
+			if ww.Status() >= 400 {
+				level = logrus.InfoLevel
 			}
 			log.WithFields(logrus.Fields{
 				"peer": r.RemoteAddr, "method": r.Method, "path": r.URL.Path, "status": ww.Status(),

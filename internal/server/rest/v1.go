@@ -295,11 +295,13 @@ func (a v1) delete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": m.Bank.String(), "client": m.Client.String()}).Info("map deleted")
+	w.WriteHeader(http.StatusOK)
 }
 
 func (a v1) reset(w http.ResponseWriter, r *http.Request) {
 	n := a.state.DeleteAll()
 	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "maps": n}).Info("all maps deleted")
+	w.WriteHeader(http.StatusOK)
 }
 
 func (a v1) starts(w http.ResponseWriter, r *http.Request) {
