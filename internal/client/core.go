@@ -370,9 +370,9 @@ func (c *Core) configure(t *target) {
 }
 
 func (c *Core) configureLocked(t *target) {
+	c.endSession() // its scripts are told of the bankd that is left
 	c.target = t
 	c.bankd = link.Init
-	c.endSession()
 	switch {
 	case t != nil:
 		c.become(WaitBankd)

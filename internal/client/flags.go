@@ -40,7 +40,7 @@ func (h *host) Set(s string) error {
 		*h = host(literal)
 		return nil
 	}
-	if s == "" || strings.ContainsAny(s, " \t/:[]") {
+	if s == "" || strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-._") != "" {
 		return errors.New("want a host name or an address, without a port")
 	}
 	*h = host(s)
