@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Remsim-simulator is a test bench that needs no hardware.
+package main
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"remsim/internal/daemon"
+	"remsim/internal/simulator"
+)
+
+func main() { daemon.Main(command()) }
+
+func command() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "remsim-simulator",
+		Short: "Test bench without hardware",
+	}
+	cmd.AddCommand(cards(), pcscd())
+	return cmd
+}
+
+// cards is the command that puts cards into the readers of a pcscd that runs.
+func cards() *cobra.Command {
+	var (
+		log   daemon.LogOptions
+		addr  string
+		count uint16
+	)
+	cmd := &cobra.Command{
+		Use:   "cards",
+		Short: "SIMs in software in the virtual readers of a pcscd",
+		Long: `Puts SIMs in software into the virtual readers (vpcd) of a pcscd, card 0 into the reader at the
+address given, the next ones into those at the ports that follow. Card I has ICCID
+8988211000000000000 + I, IMSI 001010000000000 + I, and the keys of test set 1 of 3GPP
+TS 35.208. Cards come back when pcscd does.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			first, err := resolve(addr)
+			if err != nil {
+				return err
+			}
+			if int(first.Port())+int(count)-1 > 65535 {
+				return daemon.Usagef("--vpcd %s with --count %d: want ports up to 65535", addr, count)
+			}
+			return simulator.Cards(cmd.Context(), simulator.Config{
+				Addr: first, Count: int(count), Log: log.Logger(cmd.ErrOrStderr()),
+			})
+		},
+	}
+	fs := cmd.Flags()
+	daemon.AddrVar(fs, &addr, "vpcd", "", simulator.Loopback().String(), "address of the first virtual reader")
+	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
+	log.Flags(fs, false)
+	return cmd
+}
+
+// pcscd is the command that runs a private pcscd with cards in it.
+func pcscd() *cobra.Command {
+	var (
+		log            daemon.LogOptions
+		dir            string
+		count, readers uint16
+	)
+	cmd := &cobra.Command{
+		Use:   "pcscd",
+		Short: "A private pcscd with SIMs in software, for tests",
+		Long: `Runs a pcscd of its own with virtual readers and the SIMs of "cards" in the first of them, in network,
+mount and PID namespaces of its own (which takes root, or user namespaces), until SIGTERM. When all cards are
+seen it writes one line to standard output:
+
+  PCSCLITE_CSOCK_NAME=PATH
+
+With that in their environment, PC/SC programs use this pcscd. Readers are named "Virtual SIM
+reader A 00 00", "A 00 01", "B 00 00" and so on (the first number counts pcscd's reader devices).`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if readers == 0 {
+				readers = count
+			}
+			if readers < count {
+				return daemon.Usagef("--readers %d with --count %d: want a reader for each card", readers, count)
+			}
+			var failed error
+			status, err := simulator.Isolate(cmd.Context(), dir, func(run string) int {
+				failed = simulator.Bench(cmd.Context(), run, int(readers), simulator.Config{
+					Count: int(count), Log: log.Logger(cmd.ErrOrStderr()),
+				}, cmd.OutOrStdout())
+				return 0
+			})
+			if err != nil {
+				return err
+			}
+			if status != 0 {
+				os.Exit(status) // the process inside has said why
+			}
+			return failed
+		},
+	}
+	fs := cmd.Flags()
+	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
+	daemon.Uint16Var(fs, &readers, "readers", "", 0, 0, simulator.MaxCards, "number of readers, 0 for one a card")
+	fs.StringVar(&dir, "dir", "", "existing directory for pcscd's files and socket (a temporary one)")
+	log.Flags(fs, false)
+	return cmd
+}
+
+// resolve looks up a HOST:PORT; without a host it means this one.
+func resolve(addr string) (netip.AddrPort, error) {
+	if strings.HasPrefix(addr, ":") {
+		addr = "localhost" + addr
+	}
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}

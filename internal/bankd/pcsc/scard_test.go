@@ -1,0 +1,492 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//go:build cgo
+
+package pcsc
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.uber.org/goleak"
+
+	"remsim/internal/bankd"
+	"remsim/internal/bankd/softsim"
+	"remsim/internal/simulator"
+)
+
+// readers is the number of virtual readers; the names of the last two are as odd as they come.
+const (
+	readers = 6
+	oddName = `Ünïcode (SIM) [x] + 読取機 \d {2}^$`
+)
+
+func name(i int) string {
+	if i == 4 {
+		return oddName
+	}
+	return simulator.ReaderName(i)
+}
+
+// TestMain runs the tests beside a pcscd of their own. One process knows one pcscd only.
+func TestMain(m *testing.M) {
+	status, err := simulator.Isolate(context.Background(), "", func(string) int {
+		p, err := simulator.StartPCSCD(context.Background(), readers, name)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		pcscd = p
+		status := m.Run()
+		pcscd.Stop()
+		if status == 0 {
+			if err := goleak.Find(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+		return status
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(status)
+}
+
+// pcscd is the one that runs; a test that restarts it puts the new one here.
+var pcscd *simulator.PCSCD
+
+// A scripted card is a softsim that notes its resets and can be told to be otherwise.
+type scripted struct {
+	bankd.Card
+	mu       sync.Mutex
+	resets   []string
+	atrs     map[string][]byte                    // ATR after that reset; none: the softsim's
+	atr      []byte                               // nil: the softsim's
+	transmit func(cmd, buf []byte) ([]byte, error) // nil: the softsim's
+}
+
+func newScripted(i int) *scripted { return &scripted{Card: softsim.New(simulator.Profile(i))} }
+
+func (s *scripted) ATR() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.atr != nil {
+		return s.atr
+	}
+	return s.Card.ATR()
+}
+
+func (s *scripted) Reset(cold bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how := "warm"
+	if cold {
+		how = "cold"
+	}
+	s.resets = append(s.resets, how)
+	if a := s.atrs[how]; a != nil {
+		s.atr = a
+	}
+	return s.Card.Reset(cold)
+}
+
+func (s *scripted) Transmit(cmd, buf []byte) ([]byte, error) {
+	if s.transmit != nil {
+		return s.transmit(cmd, buf)
+	}
+	return s.Card.Transmit(cmd, buf)
+}
+
+func (s *scripted) takeResets() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.resets
+	s.resets = nil
+	return r
+}
+
+// insert puts a card into reader i for the time of the test.
+func insert(t *testing.T, i int, card bankd.Card) *simulator.Seat {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	first := simulator.Loopback()
+	seat := simulator.NewSeat(netip.AddrPortFrom(first.Addr(), first.Port()+uint16(i)), card, logrus.NewEntry(log))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); seat.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done; absent(t, i) })
+	present(t, i)
+	return seat
+}
+
+// reader returns the pattern of reader i.
+func reader(i int) string { return regexp.QuoteMeta(fmt.Sprintf("%s %02X %02X", name(i&^1), i/2, i%2)) }
+
+func slotOf(pattern string) bankd.Slot {
+	return bankd.Slot{Spec: pattern, Pattern: regexp.MustCompilePOSIX(pattern)}
+}
+
+// deadline is far beyond what pcscd takes to see a card come or go.
+const deadline = 10 * time.Second
+
+// until opens the card of reader i again and again until it ends as it should.
+func until(t *testing.T, i int, ok func(error) bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); ; time.Sleep(20 * time.Millisecond) {
+		c, err := Bank{Shared: true}.Open(context.Background(), slotOf(reader(i)))
+		if err == nil {
+			c.Close()
+		}
+		if ok(err) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("reader %d: still %v; pcscd says: %s", i, err, pcscd.Output())
+		}
+	}
+}
+
+func present(t *testing.T, i int) {
+	t.Helper()
+	until(t, i, func(err error) bool { return err == nil })
+}
+
+func absent(t *testing.T, i int) {
+	t.Helper()
+	until(t, i, func(err error) bool { return errors.Is(err, bankd.ErrNoCard) })
+}
+
+// open opens the card of reader i for the time of the test.
+func open(t *testing.T, b Bank, i int) bankd.Card {
+	t.Helper()
+	c, err := b.Open(context.Background(), slotOf(reader(i)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// exchange sends commands in hex and wants the answers that follow each.
+func exchange(t *testing.T, c bankd.Card, steps ...string) {
+	t.Helper()
+	for i := 0; i < len(steps); i += 2 {
+		cmd, err := hex.DecodeString(steps[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Transmit(cmd, make([]byte, 0, 258))
+		if got := hex.EncodeToString(resp); err != nil || got != steps[i+1] {
+			t.Fatalf("%s: %s, %v; want %s", steps[i], got, err, steps[i+1])
+		}
+	}
+}
+
+func TestReaders(t *testing.T) {
+	got, err := Bank{}.Readers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i := range readers {
+		want = append(want, fmt.Sprintf("%s %02X %02X", name(i&^1), i/2, i%2))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("readers %q, want %q", got, want)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	sim := newScripted(0)
+	insert(t, 0, sim)
+	sim.takeResets()
+	c := open(t, Bank{}, 0)
+	if !bytes.Equal(c.ATR(), sim.Card.ATR()) {
+		t.Errorf("ATR % x", c.ATR())
+	}
+	exchange(t, c,
+		"a0a40000022fe2", "9f0f", "a0b000000a", "988812010000000000f09000",
+		"00a4040407a0000000871002", "612e", "00b0870009", "0809101000000000009000", "00b0000000", "6c09")
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	// A pattern that fits several readers means the first, card or not.
+	if c, err := (Bank{}).Open(context.Background(), slotOf("Virtual SIM")); err != nil {
+		t.Error(err)
+	} else {
+		exchange(t, c, "a0a40000022fe2", "9f0f")
+		c.Close()
+	}
+}
+
+// A context that has ended opens nothing.
+func TestOpenEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := (Bank{}).Open(ctx, slotOf(reader(0))); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	if err := (Bank{}).Check(slotOf("x")); err != nil {
+		t.Error(err)
+	}
+	if err := (Bank{}).Check(bankd.Slot{Spec: "softsim:iccid=1,imsi=2"}); err == nil {
+		t.Error("a software card is taken")
+	}
+}
+
+func TestNoReader(t *testing.T) {
+	_, err := Bank{}.Open(context.Background(), slotOf("^sysmocom"))
+	if !errors.Is(err, bankd.ErrNoReader) {
+		t.Fatalf("%v, want ErrNoReader", err)
+	}
+	for _, s := range []string{`"^sysmocom"`, `"Virtual SIM reader A 00 00"`, "Ünïcode"} {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("%q doesn't name %s", err, s)
+		}
+	}
+}
+
+func TestNoCard(t *testing.T) {
+	_, err := Bank{}.Open(context.Background(), slotOf(reader(1)))
+	if !errors.Is(err, bankd.ErrNoCard) || !strings.Contains(err.Error(), `reader "Virtual SIM reader A 00 01": connect: `) {
+		t.Errorf("%v, want ErrNoCard and the reader's name", err)
+	}
+}
+
+func TestOddName(t *testing.T) {
+	for i := 4; i < 6; i++ {
+		insert(t, i, newScripted(i))
+		exchange(t, open(t, Bank{}, i), "a0a40000022fe2", "9f0f", "a0b000000a", fmt.Sprintf("988812010000000000f%d9000", i))
+	}
+}
+
+// Cold is VCC off and on, warm is RST only; each reset reads the ATR that it has brought.
+func TestReset(t *testing.T) {
+	sim := newScripted(0)
+	warm := []byte{0x3b, 0x02, 0x36, 0x02}
+	cold := []byte{0x3b, 0x00}
+	sim.atrs = map[string][]byte{"warm": warm}
+	insert(t, 0, sim)
+	c := open(t, Bank{}, 0)
+	sim.takeResets()
+	before := c.ATR()
+
+	check := func(how string, atr []byte) {
+		t.Helper()
+		if got := sim.takeResets(); !slices.Equal(got, []string{how}) {
+			t.Errorf("the card saw %v, want one %s reset", got, how)
+		}
+		if !bytes.Equal(c.ATR(), atr) {
+			t.Errorf("ATR % x, want % x", c.ATR(), atr)
+		}
+		// The reset has selected the MF.
+		exchange(t, c, "a0b0000001", "9400", "a0a40000022fe2", "9f0f")
+	}
+	if err := c.Reset(false); err != nil {
+		t.Fatal(err)
+	}
+	check("warm", warm)
+	sim.mu.Lock()
+	sim.atrs["cold"] = cold
+	sim.mu.Unlock()
+	if err := c.Reset(true); err != nil {
+		t.Fatal(err)
+	}
+	check("cold", cold)
+	if bytes.Equal(before, warm) {
+		t.Error("the ATR returned before has changed")
+	}
+}
+
+// The longest command and the longest response pass.
+func TestLengths(t *testing.T) {
+	sim := newScripted(0)
+	long := append(bytes.Repeat([]byte{0xa5}, 256), 0x90, 0x00)
+	var got []byte
+	answer := long
+	sim.transmit = func(cmd, buf []byte) ([]byte, error) {
+		got = bytes.Clone(cmd)
+		return append(buf[:0], answer...), nil
+	}
+	insert(t, 0, sim)
+	c := open(t, Bank{}, 0)
+	cmd := append([]byte{0, 0xd6, 0, 0, 255}, bytes.Repeat([]byte{0x5a}, 255)...)
+	resp, err := c.Transmit(cmd, make([]byte, 0, 258))
+	if err != nil || !bytes.Equal(resp, long) || !bytes.Equal(got, cmd) {
+		t.Errorf("%d bytes, %v; the card got %d bytes", len(resp), err, len(got))
+	}
+	// What no T=0 card can answer is an error.
+	for _, n := range []int{1, 259} {
+		answer = bytes.Repeat([]byte{0x90}, n)
+		if resp, err := c.Transmit(cmd, make([]byte, 0, 258)); err == nil {
+			t.Errorf("a response of %d bytes is taken: % x", n, resp)
+		}
+	}
+}
+
+func TestPulled(t *testing.T) {
+	sim := newScripted(0)
+	seat := insert(t, 0, sim)
+	for _, tt := range []struct {
+		name string
+		use  func(bankd.Card) error
+	}{
+		{"transmit", func(c bankd.Card) error {
+			_, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258))
+			return err
+		}},
+		{"cold reset", func(c bankd.Card) error { return c.Reset(true) }},
+		{"warm reset", func(c bankd.Card) error { return c.Reset(false) }},
+	} {
+		for _, noticed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, noticed %v", tt.name, noticed), func(t *testing.T) {
+				c := open(t, Bank{}, 0)
+				if err := tt.use(c); err != nil {
+					t.Fatal(err)
+				}
+				seat.Pull()
+				if noticed { // by pcscd
+					absent(t, 0)
+				}
+				if err := tt.use(c); !errors.Is(err, bankd.ErrNoCard) || !strings.Contains(err.Error(), "Virtual SIM reader A 00 00") {
+					t.Errorf("%v, want ErrNoCard and the reader's name", err)
+				}
+				if err := c.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				seat.Insert()
+				present(t, 0)
+			})
+		}
+	}
+}
+
+// A card that is pulled while it works.
+func TestPulledInTransmit(t *testing.T) {
+	sim := newScripted(0)
+	seat := insert(t, 0, sim)
+	c := open(t, Bank{}, 0)
+	gone := make(chan struct{})
+	sim.transmit = func(cmd, buf []byte) ([]byte, error) {
+		seat.Pull()
+		<-gone
+		return append(buf[:0], 0x90, 0x00), nil
+	}
+	_, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258))
+	close(gone)
+	if !errors.Is(err, bankd.ErrNoCard) {
+		t.Errorf("%v, want ErrNoCard", err)
+	}
+	c.Close()
+}
+
+// A card whose ATR can't be read.
+func TestMute(t *testing.T) {
+	sim := newScripted(2)
+	insert(t, 2, sim)
+	c := open(t, Bank{}, 2)
+	sim.mu.Lock()
+	sim.atrs = map[string][]byte{"cold": {0x00, 0x00}, "warm": {0x00, 0x00}}
+	sim.mu.Unlock()
+	if err := c.Reset(true); !errors.Is(err, bankd.ErrMute) {
+		t.Errorf("Reset: %v, want ErrMute", err)
+	}
+	c.Close()
+	if _, err := (Bank{}).Open(context.Background(), slotOf(reader(2))); !errors.Is(err, bankd.ErrMute) {
+		t.Errorf("Open: %v, want ErrMute", err)
+	}
+}
+
+func TestSharing(t *testing.T) {
+	insert(t, 0, newScripted(0))
+	for _, tt := range []struct{ first, second, ok bool }{ // shared, shared, both may have it
+		{false, false, false}, {false, true, false}, {true, false, false}, {true, true, true},
+	} {
+		one, err := Bank{Shared: tt.first}.Open(context.Background(), slotOf(reader(0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := Bank{Shared: tt.second}.Open(context.Background(), slotOf(reader(0)))
+		if (err == nil) != tt.ok {
+			t.Errorf("shared %v, then %v: %v", tt.first, tt.second, err)
+		}
+		if err != nil && !strings.Contains(strings.ToLower(err.Error()), "sharing violation") {
+			t.Errorf("error %q doesn't say why", err)
+		}
+		if err == nil {
+			exchange(t, two, "a0a40000022fe2", "9f0f")
+			exchange(t, one, "a0b000000a", "988812010000000000f09000")
+			two.Close()
+		}
+		one.Close()
+	}
+}
+
+// Cards in different readers work at the same time.
+func TestParallel(t *testing.T) {
+	var wg sync.WaitGroup
+	for i := range readers {
+		insert(t, i, newScripted(i))
+	}
+	for i := range readers {
+		c := open(t, Bank{}, i)
+		wg.Go(func() {
+			want := fmt.Sprintf("988812010000000000f%d9000", i)
+			for range 200 {
+				for cmd, want := range map[string]string{"a0a40000022fe2": "9f0f", "00b082000a": want} {
+					b, _ := hex.DecodeString(cmd)
+					if resp, err := c.Transmit(b, make([]byte, 0, 258)); err != nil || hex.EncodeToString(resp) != want {
+						t.Errorf("reader %d: %s: %x, %v", i, cmd, resp, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// pcscd goes and comes back: errors say so, and afterwards all is well.
+func TestService(t *testing.T) {
+	insert(t, 0, newScripted(0))
+	c := open(t, Bank{}, 0)
+	pcscd.Kill()
+	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258)); err == nil {
+		t.Error("Transmit without pcscd")
+	}
+	if err := c.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	_, err := Bank{}.Open(context.Background(), slotOf(reader(0)))
+	if err == nil || !strings.Contains(err.Error(), "pcscd isn't running") {
+		t.Errorf("Open: %v", err)
+	}
+	if _, err := (Bank{}).Readers(); err == nil || !strings.Contains(err.Error(), "pcscd isn't running") {
+		t.Errorf("Readers: %v", err)
+	}
+	p, err := simulator.StartPCSCD(context.Background(), readers, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pcscd = p
+	present(t, 0)
+	exchange(t, open(t, Bank{}, 0), "a0a40000022fe2", "9f0f")
+}
