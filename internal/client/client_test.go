@@ -390,6 +390,29 @@ func TestOneSegment(t *testing.T) {
 	})
 }
 
+// Frames may come byte by byte.
+func TestSplitFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.serverHost.Fragment(1)
+		w.bankHost.Fragment(1)
+		w.serve()
+		w.exchange()
+	})
+}
+
+// TPDU contents are logged at trace level only.
+func TestTPDUsAreNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.serve()
+		w.exchange()
+		if strings.Contains(w.log.String(), "a0a40000023f00") {
+			t.Error("a TPDU is in the log")
+		}
+	})
+}
+
 // cardNotPresent: the client comes back by the schedule, and takes the card when there is one.
 func TestCardNotPresent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

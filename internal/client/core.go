@@ -484,19 +484,21 @@ func (c *Core) cardToModem(p peer, m *rspro.TpduCardToModem) {
 	if s == nil {
 		return
 	}
-	fields := logrus.Fields{"from": m.From, "to": m.To, "bytes": len(m.Data)}
-	switch {
-	case m.From != s.target.bank || m.To != c.slot:
-		c.note(logrus.WarnLevel, fields, "answer for other slots dropped")
-	case s.owed != nil:
-		c.note(logrus.InfoLevel, fields, "late answer to an abandoned command dropped")
-		s.settle()
-	case s.pending == nil:
-		c.note(logrus.WarnLevel, fields, "answer without a command dropped")
-	default:
+	ours := m.From == s.target.bank && m.To == c.slot
+	if ours && s.pending != nil {
 		s.pending.end(bytes.Clone(m.Data), nil)
 		s.pending = nil
+		return
 	}
+	level, text := logrus.WarnLevel, "answer without a command dropped"
+	switch {
+	case !ours:
+		text = "answer for other slots dropped"
+	case s.owed != nil:
+		level, text = logrus.InfoLevel, "late answer to an abandoned command dropped"
+		s.settle()
+	}
+	c.note(level, logrus.Fields{"from": m.From, "to": m.To, "bytes": len(m.Data)}, text)
 }
 
 // bankSlotStatus: what became of the card. One that is back is told by setAtrReq.
@@ -535,16 +537,29 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 		return nil, err
 	}
 	m.Data = tpdu
+	c.trace("command", tpdu)
 	if err := s.peer.Send(&m); err != nil {
 		c.abandon(s, x, err)
 	}
+	var a answer
 	select {
-	case a := <-x.done:
-		return a.data, a.err
+	case a = <-x.done:
 	case <-ctx.Done():
 		c.abandon(s, x, context.Cause(ctx))
-		a := <-x.done
-		return a.data, a.err
+		a = <-x.done // which it may have got at the last moment
+	}
+	if a.err == nil {
+		c.trace("response", a.data)
+	}
+	return a.data, a.err
+}
+
+// trace logs the bytes of a TPDU.
+func (c *Core) trace(what string, b []byte) {
+	if c.env.Log.IsLevelEnabled(logrus.TraceLevel) {
+		c.mu.Lock()
+		defer c.release()
+		c.note(logrus.TraceLevel, logrus.Fields{"tpdu": fmt.Sprintf("%x", b)}, what)
 	}
 }
 

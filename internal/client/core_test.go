@@ -485,7 +485,7 @@ func TestAnswerNeverComes(t *testing.T) {
 		if got := b.bankd.take(); got != "" {
 			t.Errorf("before the time: %q", got)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if got, want := b.bankd.take(), "Close(no answer to a command)"; got != want {
 			t.Errorf("got %q, want %q", got, want)

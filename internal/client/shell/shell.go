@@ -20,6 +20,8 @@ import (
 // cardWait is how long a line waits for a card.
 const cardWait = 30 * time.Second
 
+var errNoCard = fmt.Errorf("no card within %v", cardWait)
+
 // Config says who the client is and what it does.
 type Config struct {
 	client.Config
@@ -154,7 +156,7 @@ func (m *modem) execute(ctx context.Context, core *client.Core, cmd command) err
 	if !cmd.reset && cmd.tpdu == nil {
 		return nil
 	}
-	waiting, cancel := context.WithTimeoutCause(ctx, cardWait, fmt.Errorf("no card within %v", cardWait))
+	waiting, cancel := context.WithTimeoutCause(ctx, cardWait, errNoCard)
 	defer cancel()
 	for {
 		ready, err := m.wait(waiting)
