@@ -39,7 +39,10 @@ type bench struct {
 }
 
 // newBench connects a Conn and runs it; the Conn is the accepting end if o.Listener.
-func newBench(t *testing.T, o link.Options) *bench {
+func newBench(t *testing.T, o link.Options) *bench { return newMuteBench(t, o, false) }
+
+// newMuteBench is newBench with a peer that may never answer a PING.
+func newMuteBench(t *testing.T, o link.Options, mute bool) *bench {
 	t.Helper()
 	b := &bench{t: t, net: testnet.New(), start: time.Now(), ended: make(chan error, 1)}
 	b.near, b.far = b.net.Host("10.0.0.1"), b.net.Host("10.0.0.2")
@@ -74,6 +77,7 @@ func newBench(t *testing.T, o link.Options) *bench {
 	b.log = hook
 	b.conn = link.New(nc, o)
 	b.peer = testnet.NewPeer(t, peer)
+	b.peer.Mute(mute)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		err := b.conn.Run(ctx)
@@ -148,8 +152,7 @@ func TestKeepAlive(t *testing.T) {
 		}
 	})
 	bothEnds(t, "PING counts from the PONG", func(t *testing.T, o link.Options) {
-		b := newBench(t, o)
-		b.peer.Mute(true)
+		b := newMuteBench(t, o, true)
 		synctest.Wait()
 		if b.peer.Pings() != 1 {
 			t.Fatal("no PING when the connection is up")
@@ -169,8 +172,7 @@ func TestKeepAlive(t *testing.T) {
 		b.wantEnd(link.ErrNoPong, 9999*time.Millisecond+40*time.Second)
 	})
 	bothEnds(t, "no PONG", func(t *testing.T, o link.Options) {
-		b := newBench(t, o)
-		b.peer.Mute(true)
+		b := newMuteBench(t, o, true)
 		// Life of another kind doesn't do.
 		time.Sleep(5 * time.Second)
 		b.peer.WriteHex("0001fe00")
@@ -682,8 +684,7 @@ func TestProbe(t *testing.T) {
 		b.wantEnd(link.ErrNoPong, 40*time.Second)
 	})
 	in(t, "closed meanwhile", func(t *testing.T) {
-		b := newBench(t, link.Options{})
-		b.peer.Mute(true)
+		b := newMuteBench(t, link.Options{}, true)
 		up := b.conn.Probe(2 * time.Second)
 		time.Sleep(time.Second)
 		b.conn.Close(errBoom)

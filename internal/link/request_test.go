@@ -5,6 +5,7 @@ package link_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,23 +20,34 @@ import (
 )
 
 // results notes what became of requests, in order.
-type results []string
+type results struct {
+	mu  sync.Mutex
+	got []string
+}
 
 func (r *results) done(name string) func(rspro.Message, error) {
 	return func(m rspro.Message, err error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if err != nil {
-			*r = append(*r, name+": "+err.Error())
+			r.got = append(r.got, name+": "+err.Error())
 		} else {
-			*r = append(*r, fmt.Sprintf("%s: %v", name, m.(rspro.Response).ResultCode()))
+			r.got = append(r.got, fmt.Sprintf("%s: %v", name, m.(rspro.Response).ResultCode()))
 		}
 	}
+}
+
+func (r *results) list() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.got)
 }
 
 func (r *results) want(t *testing.T, want ...string) {
 	t.Helper()
 	synctest.Wait()
-	if fmt.Sprint(*r) != fmt.Sprint(results(want)) {
-		t.Errorf("got %q, want %q", *r, want)
+	if got := r.list(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -120,7 +132,7 @@ func TestRequest(t *testing.T) {
 		b.conn.Request(create, time.Hour, r.done("4"))
 		b.conn.Close(errBoom)
 		<-b.ended
-		if len(*r) != 4 {
+		if len(r.list()) != 4 {
 			t.Error("Run returned before the callbacks")
 		}
 		r.want(t, "1: boom", "2: boom", "3: boom", "4: boom")
@@ -153,8 +165,8 @@ func TestRequest(t *testing.T) {
 		b.conn.Request(&rspro.SetAtrReq{}, time.Second, check("no ATR"))
 		mu.Unlock()
 		synctest.Wait()
-		if len(*r) != 2 || !strings.HasPrefix((*r)[1], "no ATR: link: ") {
-			t.Errorf("got %q", *r)
+		if got := r.list(); len(got) != 2 || !strings.HasPrefix(got[1], "no ATR: link: ") {
+			t.Errorf("got %q", got)
 		}
 	})
 	in(t, "in callbacks", func(t *testing.T) {
@@ -184,8 +196,8 @@ func TestRequest(t *testing.T) {
 			b.peer.Reply(p, &rspro.ResetStateRes{})
 			synctest.Wait()
 		}
-		if len(*r) != 2344 {
-			t.Errorf("%d responses, want 2344", len(*r))
+		if n := len(r.list()); n != 2344 {
+			t.Errorf("%d responses, want 2344", n)
 		}
 	})
 }
