@@ -620,6 +620,76 @@ func TestCardHangsAtClose(t *testing.T) {
 	})
 }
 
+// So does one that hangs when it is powered off since its ATR is none.
+func TestBadATRAndCardHangsAtClose(t *testing.T) {
+	simulate(t, func(r *rig) {
+		gate := make(chan struct{})
+		r.cards[0].set(func(c *reader) {
+			c.atr = nil
+			c.onOpen = func(c *reader) { c.gate = gate }
+		})
+		r.create(c23, 0)
+		m := r.connect(c23, 0)
+		m.Patience = time.Minute
+		m.wantResult(rspro.CardUnresponsive)
+		r.wantError(0, "card call timed out")
+		m.Close()
+		r.cards[0].set(func(c *reader) { c.atr, c.onOpen, c.gate = testATR, nil, nil })
+		close(gate)
+		r.wantSlot(0, "FAILED, client C23:0, card call timed out")
+		m = r.connect(c23, 0)
+		m.wantResult(rspro.OK)
+		m.wantATR(testATR)
+	})
+}
+
+func TestCardHangsAtReset(t *testing.T) {
+	simulate(t, func(r *rig) {
+		m := r.session(c23, 0)
+		release := r.cards[0].hold()
+		m.phys(true, slot.On)
+		m.Patience = time.Minute
+		m.wantCardGone()
+		r.wantError(0, "card call timed out")
+		release()
+		r.wantCounts(0, 1, 1)
+		r.wantSlot(0, "FAILED, client C23:0, card call timed out")
+	}, func(cfg *Config) { cfg.CardTimeout = 20 * time.Second })
+}
+
+// A client that leaves before its card is open leaves no card powered up.
+func TestClientLeavesWhileCardOpens(t *testing.T) {
+	simulate(t, func(r *rig) {
+		release := r.cards[0].hold()
+		r.create(c23, 0)
+		m := r.connect(c23, 0)
+		synctest.Wait()
+		m.Close()
+		synctest.Wait()
+		release()
+		r.wantCounts(0, 1, 1)
+		r.wantSlot(0, "MAPPED, client C23:0")
+	})
+}
+
+// A card that fails for a client that has left fails for nobody.
+func TestClientLeavesBeforeCardFails(t *testing.T) {
+	simulate(t, func(r *rig) {
+		m := r.session(c23, 0)
+		release := r.cards[0].hold()
+		r.cards[0].set(func(c *reader) { c.failWith = ErrMute })
+		m.command(cmd...)
+		synctest.Wait()
+		m.Close()
+		synctest.Wait()
+		release()
+		r.wantCounts(0, 1, 1)
+		r.wantSlot(0, "MAPPED, client C23:0")
+		r.wantLog(logrus.WarnLevel, "card error", "card doesn't answer")
+		r.server.Quiet(time.Second)
+	})
+}
+
 func TestStop(t *testing.T) {
 	simulate(t, func(r *rig) {
 		busy, idle := r.session(c23, 0), r.session(c42, 1)

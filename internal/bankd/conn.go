@@ -3,7 +3,6 @@
 package bankd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +77,7 @@ func (d *bankd) serve(nc net.Conn) {
 	s.releaseLocked(c)
 	s.mu.Unlock()
 	level := logrus.WarnLevel
-	if errors.Is(err, io.EOF) || errors.Is(err, errStopping) || errors.Is(err, errUnmapped) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, io.EOF) || errors.Is(err, errStopping) || errors.Is(err, errUnmapped) {
 		level = logrus.InfoLevel
 	}
 	c.log.WithError(err).Log(level, "connection ended")
@@ -97,7 +96,7 @@ func (c *conn) handle(_ *link.Conn, p rspro.PDU) {
 		c.connect(p, m)
 	case *rspro.ConnectBankReq:
 		c.link.Reply(p, &rspro.ConnectBankRes{Identity: c.d.identity, Result: rspro.IllegalBankID})
-		c.drop(fmt.Errorf("%w: %s %s is connected to the data port of a bankd", errWrongPort, m.Identity.Software, m.Identity.Name))
+		c.drop(fmt.Errorf("%s %s is connected to the data port of a bankd", m.Identity.Software, m.Identity.Name))
 	case *rspro.ErrorInd:
 		c.log.WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the client reports an error")
 	default:
@@ -122,7 +121,7 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 	case c.asked:
 		err = errors.New("a second connectClientReq")
 	case m.Identity.Type != rspro.Client:
-		err = fmt.Errorf("%w: %s %s is connected to the data port of a bankd", errWrongPort, m.Identity.Type, m.Identity.Name)
+		err = fmt.Errorf("%v %s is connected to the data port of a bankd", m.Identity.Type, m.Identity.Name)
 	case m.Slot == nil:
 		err = errors.New("connectClientReq without client slot")
 	}
@@ -135,7 +134,7 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 	c.client = *m.Slot
 	c.req = rspro.PDU{Version: p.Version, Tag: p.Tag}
 	c.log = c.log.WithField("client", c.client.String())
-	c.log.WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Info("client")
+	c.log.WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Debug("client")
 	c.join()
 }
 
@@ -164,7 +163,7 @@ func (c *conn) contest(other *conn, alive <-chan bool) {
 		defer t.Stop()
 		select {
 		case <-t.C:
-			c.drop(fmt.Errorf("%w: %s is connected already", errRefused, c.client))
+			c.drop(fmt.Errorf("%v is connected already", c.client))
 		case <-c.link.Done():
 		}
 		return
@@ -175,7 +174,7 @@ func (c *conn) contest(other *conn, alive <-chan bool) {
 
 // reply answers connectClientReq.
 func (c *conn) reply(code rspro.ResultCode) {
-	c.log.WithField("result", code).Info("answered the client")
+	c.log.WithField("result", code).Info("client answered")
 	c.link.Reply(c.req, &rspro.ConnectClientRes{Identity: c.d.identity, Result: code})
 }
 

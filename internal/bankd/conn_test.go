@@ -16,7 +16,7 @@ import (
 	"remsim/internal/testnet"
 )
 
-func writeFile(t *testing.T, name, content string) {
+func writeFile(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func TestRefusedClients(t *testing.T) {
 		log  string
 	}{
 		{"no slot", rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Client)}, "connectClientReq without client slot"},
-		{"not a client", rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Bankd), Slot: &c23}, "wrong port: remsimBankd testnet is connected to the data port of a bankd"},
+		{"not a client", rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Bankd), Slot: &c23}, "remsimBankd testnet is connected to the data port of a bankd"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			simulate(t, func(r *rig) {

@@ -29,6 +29,7 @@ import (
 type reader struct {
 	mu       sync.Mutex
 	openErr  error
+	onOpen   func(*reader) // called by Open
 	failWith error         // of Transmit and Reset
 	gate     chan struct{} // calls wait until it is closed; nil: they don't
 	atr      []byte
@@ -140,6 +141,9 @@ func (rs readers) Open(ctx context.Context, s Slot) (Card, error) {
 	r.pass()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.onOpen != nil {
+		r.onOpen(r)
+	}
 	if r.openErr != nil {
 		return nil, r.openErr
 	}

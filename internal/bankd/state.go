@@ -4,6 +4,7 @@ package bankd
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"remsim/internal/link"
@@ -13,12 +14,14 @@ import (
 
 // A SlotState is what a slot of the bank is in.
 //
-//	        map                 open
-//	FREE ---------> MAPPED <------------> CARD
-//	  ^              | ^      client left   |
-//	  | no map       | | open: no card      | card error
-//	  +-- any        v |                    v
-//	                FAILED <----------------+
+//	FREE    -- map made ---------------------------> MAPPED
+//	MAPPED  -- card opened for a client -----------> CARD
+//	        -- card mute, fault, time-out ---------> FAILED
+//	CARD    -- client left, card or reader gone ---> MAPPED
+//	        -- card mute, fault, time-out ---------> FAILED
+//	FAILED  -- card opened for a client -----------> CARD
+//	        -- card or reader gone ----------------> MAPPED
+//	any     -- map removed ------------------------> FREE
 //
 // A card is open as long as a client uses it. While a client waits for a card that
 // isn't there, in MAPPED or FAILED, it is looked for every 10 s.
@@ -106,12 +109,10 @@ func newState(bankID, slots uint16) *state {
 
 // Reasons why this end closes a connection.
 var (
-	errUnmapped  = errors.New("its map was removed")
-	errReplaced  = errors.New("it doesn't answer, and the client is back")
-	errStopping  = errors.New("the bankd stops")
-	errNobody    = errors.New("it didn't say who it is")
-	errRefused   = errors.New("refused")
-	errWrongPort = errors.New("wrong port")
+	errUnmapped = errors.New("its map was removed")
+	errReplaced = errors.New("it doesn't answer, and its client is back on another one")
+	errStopping = errors.New("the bankd stops")
+	errNobody   = fmt.Errorf("it didn't say who it is within %v", identifyWithin)
 )
 
 // bay finds a slot of this bank, or says what to answer.
@@ -193,6 +194,7 @@ func (s *state) unmapLocked(b *bay, lost []*conn) []*conn {
 func (s *state) assignLocked(b *bay, c *conn) {
 	b.user, c.bay = c, b
 	switch {
+	case s.closing:
 	case b.work != nil:
 		b.work.poke()
 	case b.abandoned < maxAbandoned:
@@ -211,8 +213,8 @@ func (s *state) retireLocked(b *bay) {
 	}
 }
 
-// releaseLocked ends all that state has to do with c, but for the count of
-// connections; c itself is still to be closed. Its card goroutine powers the card off.
+// releaseLocked takes its name and its card from c, which is still to be closed. Its
+// card goroutine powers the card off.
 func (s *state) releaseLocked(c *conn) {
 	c.over = true
 	if s.clients[c.client] == c {

@@ -68,6 +68,21 @@ func TestMaps(t *testing.T) {
 	}
 }
 
+// After close no card goroutine starts, whatever comes.
+func TestClosedState(t *testing.T) {
+	s := newState(5, 4)
+	s.start = func(*bay, bool) { t.Error("a card goroutine starts") }
+	c := &conn{client: slot.Client{ID: 1}, state: WaitMap, answered: true}
+	s.conns[c], s.clients[c.client] = struct{}{}, c
+	if leave := s.close(); len(leave) != 1 || leave[0] != c {
+		t.Errorf("to be closed: %v", leave)
+	}
+	<-s.idle
+	if code, _ := s.createMap(slot.Map{Client: c.client, Bank: slot.Bank{ID: 5}}); code != rspro.OK {
+		t.Errorf("createMap: %v", code)
+	}
+}
+
 func TestStateNames(t *testing.T) {
 	if s := fmt.Sprint(Free, Mapped, Carded, Failed, WaitID, WaitMap, Served); s != "FREE MAPPED CARD FAILED WAIT_ID WAIT_MAP SERVED" {
 		t.Error(s)

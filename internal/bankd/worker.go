@@ -86,15 +86,12 @@ func (w *worker) poke() {
 }
 
 func (w *worker) run(wait bool) {
-	defer w.stop()
+	defer w.leave()
 	if wait {
 		w.pause()
 	}
 	for w.wanted() {
 		if !w.open() {
-			if w.gone() {
-				return
-			}
 			w.pause()
 			continue
 		}
@@ -102,54 +99,83 @@ func (w *worker) run(wait bool) {
 			w.welcome(c)
 			w.serve(c)
 		}
-		if !w.close() {
-			return
-		}
+		w.close()
 	}
 }
 
-// pause waits for retryAfter, or until the user has gone.
+// pause waits for retryAfter, or until there is something to do.
 func (w *worker) pause() {
 	t := time.NewTimer(retryAfter)
 	defer t.Stop()
-	s := w.d.state
-	for {
+	for w.idle() {
 		select {
 		case <-w.wake:
-			s.mu.Lock()
-			// Who comes while the card is known to be missing waits no longer than others;
-			// and who left needs no card.
-			user := w.bay.user
-			done := user == nil || !user.answered || s.closing
-			s.mu.Unlock()
-			if done {
-				return
-			}
 		case <-t.C:
 			return
 		}
 	}
 }
 
-// wanted reports whether the card has a user. If not, the worker is at its end.
+// idle reports whether there is nothing to do before the next look for the card: its
+// user knows that there is none.
+func (w *worker) idle() bool {
+	s := w.d.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := w.bay.user
+	return c != nil && c.answered && !s.closing && !w.abandoned
+}
+
+// wanted reports whether the card has a user, for this worker. If not, the worker is
+// at its end.
 func (w *worker) wanted() bool {
 	s := w.d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.bay.user != nil && !s.closing {
-		return true
+	if w.abandoned {
+		return false
 	}
-	s.retireLocked(w.bay)
-	return false
+	if w.bay.user == nil || s.closing {
+		s.retireLocked(w.bay)
+		return false
+	}
+	return true
 }
 
-// begin and end enclose a call to the card. After end has returned false, the
+// leave is the end of the worker. If it was abandoned, its call has returned now: the
+// card is closed, and the slot may have a new worker where too many hung.
+func (w *worker) leave() {
+	w.stop()
+	s, b := w.d.state, w.bay
+	s.mu.Lock()
+	abandoned := w.abandoned
+	s.mu.Unlock()
+	if !abandoned {
+		return
+	}
+	if w.card != nil {
+		w.card.Close()
+	}
+	w.log.Warn("an abandoned card call has returned")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.abandoned--
+	if b.user != nil && b.work == nil && !s.closing {
+		s.start(b, false)
+	}
+}
+
+// begin and end enclose a call to the card. When one of them has returned false, the
 // worker is abandoned and the slot is another's.
-func (w *worker) begin() {
+func (w *worker) begin() bool {
 	s := w.d.state
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.abandoned {
+		return false
+	}
 	w.beginLocked()
-	s.mu.Unlock()
+	return true
 }
 
 func (w *worker) beginLocked() {
@@ -207,29 +233,6 @@ func (w *worker) overdue() {
 	w.d.report(b, c, ErrTimeout)
 }
 
-// gone reports whether the worker is abandoned. If so its call has returned now: the
-// card is closed, and the slot may have a new worker where it had too many.
-func (w *worker) gone() bool {
-	s, b := w.d.state, w.bay
-	s.mu.Lock()
-	abandoned := w.abandoned
-	s.mu.Unlock()
-	if !abandoned {
-		return false
-	}
-	if w.card != nil {
-		w.card.Close()
-	}
-	w.log.Warn("the abandoned card call has returned")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b.abandoned--
-	if b.user != nil && b.work == nil && !s.closing {
-		s.start(b, false)
-	}
-	return true
-}
-
 // open powers the card up. Who waits for it is told when that fails.
 func (w *worker) open() bool {
 	w.begin()
@@ -242,14 +245,16 @@ func (w *worker) open() bool {
 		if err = checkATR(card.ATR()); err == nil {
 			return true
 		}
-		if !w.close() {
-			return false
-		}
+		w.close()
 	}
 
 	code, state := kind(err)
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
+	if w.abandoned {
+		s.mu.Unlock()
+		return false
+	}
 	known := b.err != nil && b.err.Error() == err.Error()
 	if b.state != Free {
 		b.state, b.err = state, err
@@ -423,25 +428,21 @@ func (w *worker) fail(c *conn, err error) {
 	w.d.report(b, c, err)
 }
 
-// close powers the card off. It reports whether the worker may go on: not when it is
-// abandoned.
-func (w *worker) close() bool {
-	if w.gone() {
-		return false
+// close powers the card off, unless the worker is abandoned.
+func (w *worker) close() {
+	if !w.begin() {
+		return
 	}
-	w.begin()
 	err := w.card.Close()
 	w.card = nil
 	if !w.end() {
-		w.gone()
-		return false
+		return
 	}
 	if err != nil {
 		w.log.WithError(err).Warn("powering the card off")
 	} else {
 		w.log.Info("card powered off")
 	}
-	return true
 }
 
 func checkATR(atr []byte) error {
