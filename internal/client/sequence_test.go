@@ -83,10 +83,10 @@ func TestSequence(t *testing.T) {
 		{"order", map[cause]time.Duration{"sim": time.Second, "card": 2 * time.Second, "modem": 3 * time.Second}, nil,
 			"script", enter,
 			"0s:ATR 0s+sim 0s:Remote 1s-sim 1s+card 1s:Insert 3s-card 3s+modem 3s:Reset 3s:ATR2 6s-modem 6s+bankd 6s-bankd"},
-		{"hangs", nil, map[cause]bool{"sim": true}, "script", enter[1:3],
-			"0s+sim 0s:Remote 30s!sim 30s+card 30s:Insert 30s-card"},
-		{"doesn't start", nil, nil, "script", []step{th.act("event-bad", "Remote"), th.act("card", "Insert")},
-			"0s:Remote 0s+card 0s:Insert 0s-card"},
+		{"hangs", map[cause]time.Duration{"card": time.Second}, map[cause]bool{"sim": true}, "script", enter[1:3],
+			"0s+sim 0s:Remote 30s!sim 30s+card 30s:Insert 31s-card"},
+		{"doesn't start", map[cause]time.Duration{"card": time.Second}, nil, "script", []step{th.act("event-bad", "Remote"), th.act("card", "Insert")},
+			"0s:Remote 0s+card 0s:Insert 1s-card"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
