@@ -280,9 +280,9 @@ func (m *model) check() error {
 // TestConverge lets maps, bankds and clients come and go at random, requests and answers be
 // lost and refused: once all are connected, they agree.
 func TestConverge(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(1000) {
 		m := newModel(seed)
-		for range m.rnd.IntN(150) {
+		for range m.rnd.IntN(1000) {
 			m.step()
 		}
 		m.moody = false
