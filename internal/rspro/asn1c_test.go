@@ -28,7 +28,8 @@ func TestASN1C(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// -c checks ranges and sizes, -1 takes one PDU.
+			// -1 takes one PDU, -c checks ranges and sizes (asn1c does so where they
+			// stand with the element, not where they come with a named type).
 			if again := run(t, der, "-c", "-1", "-iber", "-oder"); !bytes.Equal(again, der) {
 				t.Errorf("asn1c encodes DER as\n%x, we as\n%x", again, der)
 			}

@@ -19,39 +19,35 @@ type element struct {
 	tag         tag // 0: there is none
 	constructed bool
 	content     []byte
-	rest        []byte // what follows it
 	fault       string // why there is none, if it is not the end
 }
 
 // next reads the element that comes next into c.el.
-func (c *coder) next() {
-	c.el = readElement(c.rest)
-	c.rest = c.el.rest
-}
+func (c *coder) next() { c.rest = c.el.read(c.rest) }
 
-func readElement(b []byte) element {
+// read reads the element that begins b and returns what follows it.
+func (e *element) read(b []byte) (rest []byte) {
+	*e = element{}
 	if len(b) == 0 {
-		return element{}
+		return nil
 	}
 	h, fault := readHeader(b)
-	if fault != "" {
-		return element{fault: fault}
+	if h.tag == 0 && fault == "" {
+		fault = "has end-of-contents out of place (X.690 8.1.5)"
 	}
-	if h.tag == 0 {
-		return element{fault: "has end-of-contents out of place (X.690 8.1.5)"}
-	}
-	el := element{tag: h.tag, constructed: h.constructed}
 	b = b[h.size:]
 	n, end := h.length, h.length
-	if h.indefinite {
-		if n, fault = findEnd(b); fault != "" {
-			return element{fault: fault}
-		}
-		end = n + 2
+	if h.indefinite && fault == "" {
+		n, fault = findEnd(b)
+		end = n + endOfContents
 	}
-	// The capacity ends with the content, so that nobody appends to it in place.
-	el.content, el.rest = b[:n:n], b[end:]
-	return el
+	if fault != "" {
+		e.fault = fault
+		return nil
+	}
+	e.tag, e.constructed = h.tag, h.constructed
+	e.content = b[:n:n] // so that nobody appends to it in place
+	return b[end:]
 }
 
 // findEnd returns the number of content octets of an element of indefinite
@@ -82,6 +78,8 @@ type header struct {
 	length      int // of the content; it is there. 0 if indefinite
 }
 
+const endOfContents = 2 // octets
+
 const tooShort = "ends too early"
 
 func readHeader(b []byte) (h header, fault string) {
@@ -89,7 +87,7 @@ func readHeader(b []byte) (h header, fault string) {
 		return h, tooShort
 	}
 	if b[0] == 0 && b[1] == 0 {
-		return header{size: 2}, ""
+		return header{size: endOfContents}, ""
 	}
 	h.tag = tag(b[0]>>6) << 30
 	h.constructed = b[0]&0x20 != 0
@@ -230,8 +228,8 @@ const maxParts = 4
 
 func join(dst, parts []byte, part tag, depth int) (_ []byte, fault string) {
 	for {
-		el := readElement(parts)
-		parts = el.rest
+		var el element
+		parts = el.read(parts)
 		switch {
 		case el.fault != "":
 			return nil, "part " + el.fault

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"remsim/internal/slot"
@@ -57,6 +58,23 @@ func TestAppend(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAppendReads lets the race detector see that encoding doesn't write to the
+// message, which may be on its way to several peers.
+func TestAppendReads(t *testing.T) {
+	all := goldens()
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for _, g := range all {
+				if _, err := g.pdu.Append(nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestDecode(t *testing.T) {
@@ -135,15 +153,13 @@ func rewrite(t *testing.T, der []byte, put func(b []byte, constructed bool, cont
 	return out
 }
 
-// Parts of messages in hexadecimal.
+// Parts of messages.
 const (
-	c73Hex     = "3006 020107 020103"
-	b10Hex     = "3006 020101 020100"
-	flagsHex   = "300c 010100 010100 010100 010100"
-	clientHex  = "301a 0a0100 160163 800d72656d73696d2d636c69656e74 8103312e30"
-	tpduHex    = c73Hex + b10Hex + flagsHex
+	c73TLV     = "3006" + c73Hex
+	b10TLV     = "3006" + b10Hex
+	tpduHex    = c73TLV + b10TLV + flagsHex
 	infoHex    = "020101 010100"
-	bankIdsHex = "020101 020110"
+	bankIDsHex = "020101 020110"
 )
 
 // TestDecodeBER has what BER and the extension markers permit beside DER.
@@ -169,7 +185,7 @@ func TestDecodeBER(t *testing.T) {
 				tlv("30", "020107 020103 0500"), tlv("30", "020101 020100", "a8050c01780500"), "9f8f7f00 3000")), "83018a a400"),
 			mapping},
 		{"unknown elements of indefinite length",
-			inPDU(tlv("a4", c73Hex, tlv("30", "020101 020100", "a880 3080 0000 040100 0000"), "bf8148 80 a080a080a08000000000 0000 0000")),
+			inPDU(tlv("a4", c73TLV, tlv("30", "020101 020100", "a880 3080 0000 040100 0000"), "bf8148 80 a080a080a08000000000 0000 0000")),
 			mapping},
 		{"unknown elements around extensions",
 			inPDU(tlv("a3", clientHex, "0a0100", "870101", "bf63020500", "9f65020780", "9f6600")),
@@ -178,17 +194,17 @@ func TestDecodeBER(t *testing.T) {
 			inPDU(tlv("a3", clientHex, "0a0100", "870101 880102", "9f6400")),
 			res(0)},
 		{"an unknown element in front of endpoint",
-			inPDU(tlv("a0", clientHex, bankIdsHex, "8500", "bf640a 80047f000001 0202270f")),
+			inPDU(tlv("a0", clientHex, bankIDsHex, "8500", "bf640a 80047f000001 0202270f")),
 			&ConnectBankReq{Identity: ci, BankID: 1, NumSlots: 16, Endpoint: netip.MustParseAddrPort("127.0.0.1:9999")}},
 		{"unknown elements in an item of a list",
-			inPDU(tlv("bf64", tlv("30", tlv("30", c73Hex, b10Hex, "0500")), "0101ff", "0500")),
+			inPDU(tlv("bf64", tlv("30", tlv("30", c73TLV, b10TLV, "0500")), "0101ff", "0500")),
 			&BankSlotmapsInd{Maps: []slot.Map{{Client: c73, Bank: b10}}, Last: true}},
 		{"BOOLEAN of another value",
-			inPDU(tlv("ac", c73Hex, b10Hex, "300c 010101 010180 010100 0101fe", "0405 0102030405")),
+			inPDU(tlv("ac", c73TLV, b10TLV, "300c 010101 010180 010100 0101fe", "0405 0102030405")),
 			&TpduModemToCard{From: c73, To: b10, Data: tpdu.Data,
 				Flags: TpduFlags{HeaderPresent: true, FinalPart: true, ProcByteContinueRx: true}}},
 		{"optional BOOLEAN of another value",
-			inPDU(tlv("ae", c73Hex, b10Hex, "3006 800101 820102")),
+			inPDU(tlv("ae", c73TLV, b10TLV, "3006 800101 820102")),
 			&ClientSlotStatusInd{From: c73, To: b10, Phys: slot.Phys{Reset: true, CLK: slot.On}}},
 		{"OCTET STRING in parts",
 			inPDU(tlv("ac", tpduHex, "2409 0402 0102 0403 030405")), tpdu},
@@ -283,8 +299,8 @@ func TestDecodeErrors(t *testing.T) {
 		{"result missing", inPDU("a500"), "createMappingRes", "result", isMissing},
 		{"result of 33 bits", inPDU("a5070a050080000000"), "createMappingRes", "result", "is 2147483648, want 32 bits"},
 		{"element that does not fit", inPDU("a502 0a01"), "createMappingRes", "result", "ends too early"},
-		{"client id", inPDU(tlv("a4", "3007 02020400 020103", b10Hex)), "createMappingReq", "client.clientId", "is 1024" + outOf1023},
-		{"slot", inPDU(tlv("a4", c73Hex, "3007 020101 02020400")), "createMappingReq", "bank.slotNr", "is 1024" + outOf1023},
+		{"client id", inPDU(tlv("a4", "3007 02020400 020103", b10TLV)), "createMappingReq", "client.clientId", "is 1024" + outOf1023},
+		{"slot", inPDU(tlv("a4", c73TLV, "3007 020101 02020400")), "createMappingReq", "bank.slotNr", "is 1024" + outOf1023},
 		{"bank id", inPDU(tlv("a0", clientHex, "0201ff 020110")), "connectBankReq", "bankId", "is -1" + outOf1023},
 		{"number of slots", inPDU(tlv("a0", clientHex, "020101 02027fff")), "connectBankReq", "numberOfSlots", "is 32767" + outOf1023},
 		{"empty name", inPDU(identity("1600")), "connectClientReq", "identity.name", "size is 0" + outOf32},
@@ -296,28 +312,28 @@ func TestDecodeErrors(t *testing.T) {
 		{"identity missing", inPDU("a200"), "connectClientReq", "identity", isMissing},
 		{"primitive identity", inPDU("a202 1000"), "connectClientReq", "identity", "is primitive, want constructed"},
 		{"optional slot", inPDU(tlv("a2", clientHex, "3007 02020400 020103")), "connectClientReq", "clientSlot.clientId", "is 1024" + outOf1023},
-		{"empty ATR", inPDU(tlv("aa", c73Hex, "0400")), "setAtrReq", "atr", "size is 0, want 1..55"},
-		{"long ATR", inPDU(tlv("aa", c73Hex, tlv("04", strings.Repeat("3b", 56)))), "setAtrReq", "atr", "size is 56, want 1..55"},
-		{"flag of two octets", inPDU(tlv("ac", c73Hex, b10Hex, "3004 01020000")), "tpduModemToCard", "flags.tpduHeaderPresent", "has 2 octets, want 1 (X.690 8.2.1)"},
+		{"empty ATR", inPDU(tlv("aa", c73TLV, "0400")), "setAtrReq", "atr", "size is 0, want 1..55"},
+		{"long ATR", inPDU(tlv("aa", c73TLV, tlv("04", strings.Repeat("3b", 56)))), "setAtrReq", "atr", "size is 56, want 1..55"},
+		{"flag of two octets", inPDU(tlv("ac", c73TLV, b10TLV, "3004 01020000")), "tpduModemToCard", "flags.tpduHeaderPresent", "has 2 octets, want 1 (X.690 8.2.1)"},
 		{"no data", inPDU(tlv("ac", tpduHex)), "tpduModemToCard", "data", isMissing},
 		{"data in parts of another type", inPDU(tlv("ac", tpduHex, "2403 160100")), "tpduModemToCard", "data", "part is [UNIVERSAL 22], want [UNIVERSAL 4]"},
 		{"data in parts too deep", inPDU(tlv("ac", tpduHex, "240a 2408 2406 2404 2402 0400")), "tpduModemToCard", "data", "parts nest deeper than 4"},
 		{"data in a part that is too long", inPDU(tlv("ac", tpduHex, "2402 0401")), "tpduModemToCard", "data", "part ends too early"},
 		{"data in a part of a part that is too long", inPDU(tlv("ac", tpduHex, "2404 2402 0401")), "tpduModemToCard", "data", "part ends too early"},
-		{"reset missing", inPDU(tlv("af", b10Hex, c73Hex, "3000")), "bankSlotStatusInd", "slotPhysStatus.resetActive", isMissing},
-		{"vcc without octets", inPDU(tlv("af", b10Hex, c73Hex, "3005 800100 8100")), "bankSlotStatusInd", "slotPhysStatus.vccPresent", "has 0 octets, want 1 (X.690 8.2.1)"},
+		{"reset missing", inPDU(tlv("af", b10TLV, c73TLV, "3000")), "bankSlotStatusInd", "slotPhysStatus.resetActive", isMissing},
+		{"vcc without octets", inPDU(tlv("af", b10TLV, c73TLV, "3005 800100 8100")), "bankSlotStatusInd", "slotPhysStatus.vccPresent", "has 0 octets, want 1 (X.690 8.2.1)"},
 		{"empty error text", inPDU("b00b 0a0100 0a0101 0a0101 8200"), "errorInd", "errorString", "size is 0, want 1..255"},
 		{"long error text", inPDU(tlv("b0", "0a0100 0a0101 0a0101", tlv("82", strings.Repeat("78", 256)))), "errorInd", "errorString", "size is 256, want 1..255"},
 		{"error slot", inPDU("b011 0a0100 0a0101 0a0101 a006 020101 020180"), "errorInd", "bankSlot.slotNr", "is -128" + outOf1023},
 
 		// Addresses.
-		{"IPv4 of 3 octets", inPDU(tlv("b1", b10Hex, "3008 80037f0000 020100")), "configClientBankReq", "bankd.ip", "size is 3, want 4..4"},
-		{"IPv6 of 4 octets", inPDU(tlv("b1", b10Hex, "3009 81047f000001 020100")), "configClientBankReq", "bankd.ip", "size is 4, want 16..16"},
-		{"another kind of address", inPDU(tlv("b1", b10Hex, "3009 82047f000001 020100")), "configClientBankReq", "bankd.ip", "is missing, [2] is in its place"},
-		{"port", inPDU(tlv("b1", b10Hex, "300b 80047f000001 0203010000")), "configClientBankReq", "bankd.port", "is 65536, want 0..65535"},
-		{"more in an IpPort", inPDU(tlv("b1", b10Hex, "300b 80047f000001 020100 0500")), "configClientBankReq", "bankd", "[UNIVERSAL 5] does not belong here"},
-		{"more in an endpoint", inPDU(tlv("a0", clientHex, bankIdsHex, "bf640b 80047f000001 020100 0500")), "connectBankReq", "endpoint", "[UNIVERSAL 5] does not belong here"},
-		{"primitive endpoint", inPDU(tlv("a0", clientHex, bankIdsHex, "9f6400")), "connectBankReq", "endpoint", "is primitive, want constructed"},
+		{"IPv4 of 3 octets", inPDU(tlv("b1", b10TLV, "3008 80037f0000 020100")), "configClientBankReq", "bankd.ip", "size is 3, want 4..4"},
+		{"IPv6 of 4 octets", inPDU(tlv("b1", b10TLV, "3009 81047f000001 020100")), "configClientBankReq", "bankd.ip", "size is 4, want 16..16"},
+		{"another kind of address", inPDU(tlv("b1", b10TLV, "3009 82047f000001 020100")), "configClientBankReq", "bankd.ip", "is missing, [2] is in its place"},
+		{"port", inPDU(tlv("b1", b10TLV, "300b 80047f000001 0203010000")), "configClientBankReq", "bankd.port", "is 65536, want 0..65535"},
+		{"more in an IpPort", inPDU(tlv("b1", b10TLV, "300b 80047f000001 020100 0500")), "configClientBankReq", "bankd", "[UNIVERSAL 5] does not belong here"},
+		{"more in an endpoint", inPDU(tlv("a0", clientHex, bankIDsHex, "bf640b 80047f000001 020100 0500")), "connectBankReq", "endpoint", "[UNIVERSAL 5] does not belong here"},
+		{"primitive endpoint", inPDU(tlv("a0", clientHex, bankIDsHex, "9f6400")), "connectBankReq", "endpoint", "is primitive, want constructed"},
 
 		// Features.
 		{"no octets", inPDU(tlv("a3", clientHex, "0a0100 9f6500")), "connectClientRes", "features", "has no octets (X.690 8.6.2)"},
@@ -328,12 +344,12 @@ func TestDecodeErrors(t *testing.T) {
 		{"unused bits amidst", inPDU(tlv("a3", clientHex, "0a0100 bf6508 0302 0780 0302 0080")), "connectClientRes", "features", "part before the last has unused bits (X.690 8.6.4)"},
 
 		// Lists.
-		{"41 maps", inPDU(tlv("bf64", tlv("30", strings.Repeat(tlv("30", c73Hex, b10Hex), 41)), "0101ff")), "bankSlotmapsInd", "maps", "more than 40 items"},
+		{"41 maps", inPDU(tlv("bf64", tlv("30", strings.Repeat(tlv("30", c73TLV, b10TLV), 41)), "0101ff")), "bankSlotmapsInd", "maps", "more than 40 items"},
 		{"9 slots", inPDU(tlv("bf65", tlv("30", strings.Repeat(tlv("30", infoHex), 9)))), "bankSlotInfoInd", "slots", "more than 8 items"},
-		{"second map", inPDU(tlv("bf64", tlv("30", tlv("30", c73Hex, b10Hex), tlv("30", c73Hex, "3005 020101 0500")), "0101ff")),
+		{"second map", inPDU(tlv("bf64", tlv("30", tlv("30", c73TLV, b10TLV), tlv("30", c73TLV, "3005 020101 0500")), "0101ff")),
 			"bankSlotmapsInd", "maps[1].bank.slotNr", "is missing, [UNIVERSAL 5] is in its place"},
 		{"map of another type", inPDU("bf6407 3002 0500 0101ff"), "bankSlotmapsInd", "maps[0]", "is missing, [UNIVERSAL 5] is in its place"},
-		{"garbage in a list", inPDU(tlv("bf64", tlv("30", tlv("30", c73Hex, b10Hex), "30"), "0101ff")), "bankSlotmapsInd", "maps", "ends too early"},
+		{"garbage in a list", inPDU(tlv("bf64", tlv("30", tlv("30", c73TLV, b10TLV), "30"), "0101ff")), "bankSlotmapsInd", "maps", "ends too early"},
 		{"last missing", inPDU("bf6402 3000"), "bankSlotmapsInd", "last", isMissing},
 		{"reader that is not UTF-8", inPDU(tlv("bf65", tlv("30", tlv("30", infoHex, "8001ff")))), "bankSlotInfoInd", "slots[0].reader", "is not UTF-8"},
 		{"empty ATR of a slot", inPDU(tlv("bf65", tlv("30", tlv("30", infoHex, "8100")))), "bankSlotInfoInd", "slots[0].atr", "size is 0, want 1..55"},
@@ -485,7 +501,7 @@ func TestMemory(t *testing.T) {
 		{"unknown elements of indefinite length", inPDU(tlv("a5", "0a0100", strings.Repeat("a0800000", 1000)))},
 		{"items of a list", inPDU(tlv("bf64", tlv("30", strings.Repeat("3000", 2000))))},
 		{"empty items of a list", inPDU(tlv("bf65", tlv("30", strings.Repeat(tlv("30", infoHex), 450))))},
-		{"maps", inPDU(tlv("bf64", tlv("30", strings.Repeat(tlv("30", c73Hex, b10Hex), MaxMaps)), "0101ff"))},
+		{"maps", inPDU(tlv("bf64", tlv("30", strings.Repeat(tlv("30", c73TLV, b10TLV), MaxMaps)), "0101ff"))},
 		{"slots", inPDU(tlv("bf65", tlv("30", strings.Repeat(info, MaxSlots))))},
 		{"identity in parts", inPDU(tlv("a2", whole))},
 		{"a name as large as the frame", inPDU(tlv("a2", tlv("30", "0a0100", tlv("16", strings.Repeat("80", 4000)))))},

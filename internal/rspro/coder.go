@@ -14,7 +14,7 @@ import (
 
 // A coder takes a PDU through its elements in one of two directions. Each type
 // of the protocol is described once, as a method that is given a pointer:
-// encoding reads through it, decoding writes. The first fault is kept, and all
+// encoding only reads through it, decoding writes. The first fault is kept, and all
 // that comes after it does nothing, so that a description needs no error checks
 // and is looked at once, at its end.
 //
@@ -43,13 +43,11 @@ type level struct {
 	rest  []byte // decoding: what follows the element
 }
 
-// A tag is class and number of an element (X.690 8.1.2). It is never 0, which
-// is how end-of-contents begin.
+// A tag is class and number of an element (X.690 8.1.2). No element has tag 0: it
+// stands for end-of-contents.
 type tag uint32
 
 const (
-	context tag = 2 << 30 // class in the two topmost bits
-
 	tagBoolean     tag = 1
 	tagInteger     tag = 2
 	tagBitString   tag = 3
@@ -61,6 +59,9 @@ const (
 
 	maxTagNumber = 1<<28 - 1 // four octets of seven bits; no protocol needs more
 )
+
+// ctx returns the context tag [n]. The class is in the two topmost bits.
+func ctx(n uint32) tag { return 2<<30 | tag(n) }
 
 func (t tag) number() uint32 { return uint32(t & maxTagNumber) }
 
@@ -110,7 +111,7 @@ func (c *coder) enter(name string, t tag) {
 			c.fail(name, "is primitive, want constructed")
 			return
 		}
-		l.rest = c.el.rest
+		l.rest = c.rest
 		c.rest = c.el.content
 		c.next()
 	} else {
@@ -273,7 +274,9 @@ func (c *coder) signal(name string, t tag, v *slot.Signal) {
 	}
 	on := *v == slot.On
 	c.boolean(name, t, &on)
-	*v = slot.Of(on)
+	if c.decoding {
+		*v = slot.Of(on)
+	}
 }
 
 // octetString is an OCTET STRING of min to max octets. When decoded it aliases

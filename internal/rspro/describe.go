@@ -31,9 +31,9 @@ const (
 
 func (c *coder) pdu(p *PDU) {
 	c.enter("", tagSequence)
-	integer(c, "version", context|0, &p.Version, maxVersion)
-	integer(c, "tag", context|1, &p.Tag, math.MaxInt32)
-	c.enter("msg", context|2)
+	integer(c, "version", ctx(0), &p.Version, maxVersion)
+	integer(c, "tag", ctx(1), &p.Tag, math.MaxInt32)
+	c.enter("msg", ctx(2))
 	c.message(&p.Msg)
 	c.leaveClosed()
 	c.leave()
@@ -43,7 +43,7 @@ func (c *coder) pdu(p *PDU) {
 func (c *coder) message(m *Message) {
 	if c.decoding {
 		n := c.el.tag.number()
-		if c.match("", context|tag(n)) {
+		if c.match("", ctx(n)) {
 			*m = newMessage(Choice(n))
 		}
 	} else if *m == nil {
@@ -57,7 +57,7 @@ func (c *coder) message(m *Message) {
 		c.fail("", "number of the message is above 268435455")
 		return
 	}
-	t := context | tag(choice)
+	t := ctx(uint32(choice))
 	if m, ok := (*m).(*Unknown); ok {
 		c.unknown(t, m)
 		return
@@ -70,8 +70,8 @@ func (c *coder) message(m *Message) {
 		c.identity("identity", &m.Identity)
 		c.id("bankId", &m.BankID)
 		c.id("numberOfSlots", &m.NumSlots)
-		if c.extension(context|100, m.Endpoint != IPPort{}) {
-			c.ipPort("endpoint", context|100, &m.Endpoint)
+		if c.extension(ctx(100), m.Endpoint != IPPort{}) {
+			c.ipPort("endpoint", ctx(100), &m.Endpoint)
 		}
 		c.featuresExt(&m.Features)
 	case *ConnectBankRes:
@@ -134,14 +134,14 @@ func (c *coder) message(m *Message) {
 		enumerated(c, "sender", tagEnumerated, &m.Sender)
 		enumerated(c, "severity", tagEnumerated, &m.Severity)
 		enumerated(c, "code", tagEnumerated, &m.Code)
-		if optional(c, context|0, &m.Bank) {
-			c.bankSlot("bankSlot", context|0, m.Bank)
+		if optional(c, ctx(0), &m.Bank) {
+			c.bankSlot("bankSlot", ctx(0), m.Bank)
 		}
-		if optional(c, context|1, &m.Client) {
-			c.clientSlot("clientSlot", context|1, m.Client)
+		if optional(c, ctx(1), &m.Client) {
+			c.clientSlot("clientSlot", ctx(1), m.Client)
 		}
-		if c.present(context|2, m.Text != "") {
-			c.ia5String("errorString", context|2, &m.Text, MaxErrorLen)
+		if c.present(ctx(2), m.Text != "") {
+			c.ia5String("errorString", ctx(2), &m.Text, MaxErrorLen)
 		}
 	case *ResetStateReq:
 	case *ResetStateRes:
@@ -241,13 +241,13 @@ func (c *coder) identity(name string, v *ComponentIdentity) {
 	c.enter(name, tagSequence)
 	enumerated(c, "type", tagEnumerated, &v.Type)
 	c.ia5String("name", tagIA5String, &v.Name, MaxNameLen)
-	c.ia5String("software", context|0, &v.Software, MaxNameLen)
-	c.ia5String("swVersion", context|1, &v.SWVersion, MaxNameLen)
-	c.optionalName("hwManufacturer", context|2, &v.HWManufacturer)
-	c.optionalName("hwModel", context|3, &v.HWModel)
-	c.optionalName("hwSerialNr", context|4, &v.HWSerialNr)
-	c.optionalName("hwVersion", context|5, &v.HWVersion)
-	c.optionalName("fwVersion", context|6, &v.FWVersion)
+	c.ia5String("software", ctx(0), &v.Software, MaxNameLen)
+	c.ia5String("swVersion", ctx(1), &v.SWVersion, MaxNameLen)
+	c.optionalName("hwManufacturer", ctx(2), &v.HWManufacturer)
+	c.optionalName("hwModel", ctx(3), &v.HWModel)
+	c.optionalName("hwSerialNr", ctx(4), &v.HWSerialNr)
+	c.optionalName("hwVersion", ctx(5), &v.HWVersion)
+	c.optionalName("fwVersion", ctx(6), &v.FWVersion)
 	c.leave()
 }
 
@@ -260,8 +260,8 @@ func (c *coder) optionalName(name string, t tag, v *string) {
 func (c *coder) result(v *ResultCode) { enumerated(c, "result", tagEnumerated, v) }
 
 func (c *coder) featuresExt(v *Features) {
-	if c.extension(context|101, *v != 0) {
-		c.features("features", context|101, v)
+	if c.extension(ctx(101), *v != 0) {
+		c.features("features", ctx(101), v)
 	}
 }
 
@@ -293,14 +293,14 @@ func (c *coder) slotInfo(v *SlotInfo) {
 	c.enter("", tagSequence)
 	c.id("slotNr", &v.Slot)
 	c.boolean("present", tagBoolean, &v.Present)
-	if c.present(context|0, v.Reader != "") {
-		c.utf8String("reader", context|0, &v.Reader)
+	if c.present(ctx(0), v.Reader != "") {
+		c.utf8String("reader", ctx(0), &v.Reader)
 	}
-	if c.present(context|1, v.ATR != nil) {
-		c.octetString("atr", context|1, &v.ATR, 1, MaxATRLen)
+	if c.present(ctx(1), v.ATR != nil) {
+		c.octetString("atr", ctx(1), &v.ATR, 1, MaxATRLen)
 	}
-	if c.present(context|2, v.Error != "") {
-		c.ia5String("error", context|2, &v.Error, MaxErrorLen)
+	if c.present(ctx(2), v.Error != "") {
+		c.ia5String("error", ctx(2), &v.Error, MaxErrorLen)
 	}
 	c.leave()
 }
@@ -316,10 +316,10 @@ func (c *coder) tpduFlags(name string, v *TpduFlags) {
 
 func (c *coder) slotPhysStatus(name string, v *slot.Phys) {
 	c.enter(name, tagSequence)
-	c.boolean("resetActive", context|0, &v.Reset)
-	c.signal("vccPresent", context|1, &v.VCC)
-	c.signal("clkActive", context|2, &v.CLK)
-	c.signal("cardPresent", context|3, &v.Card)
+	c.boolean("resetActive", ctx(0), &v.Reset)
+	c.signal("vccPresent", ctx(1), &v.VCC)
+	c.signal("clkActive", ctx(2), &v.CLK)
+	c.signal("cardPresent", ctx(3), &v.Card)
 	c.leave()
 }
 
@@ -336,10 +336,9 @@ func (c *coder) ipPort(name string, t tag, v *IPPort) {
 }
 
 func (c *coder) ipAddress(name string, v *netip.Addr) {
-	const ipv4, ipv6 = context | 0, context | 1
-	t, size := ipv4, 4
-	if c.present(ipv6, v.Is6()) {
-		t, size = ipv6, 16
+	t, size := ctx(0), 4
+	if c.present(ctx(1), v.Is6()) {
+		t, size = ctx(1), 16
 	}
 	if c.decoding {
 		var b []byte

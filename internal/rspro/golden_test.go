@@ -20,6 +20,16 @@ type golden struct {
 	numbers bool
 }
 
+// Parts of the PDUs.
+const (
+	bankdHex  = "301d 0a0102 1605 62616e6b31 800c 72656d73696d2d62616e6b64 8103 312e30"
+	serverHex = "301a 0a0101 1601 73 800d 72656d73696d2d736572766572 8103 312e30"
+	clientHex = "301a 0a0100 1601 63 800d 72656d73696d2d636c69656e74 8103 312e30"
+	c73Hex    = "020107 020103"
+	b10Hex    = "020101 020100"
+	flagsHex  = "300c 010100 010100 010100 010100"
+)
+
 // goldens returns PDUs that between them have every message, every optional
 // element present and absent, every extension, and the ends of each range.
 func goldens() []golden {
@@ -38,14 +48,6 @@ func goldens() []golden {
 		select3f = []byte{0xa0, 0xa4, 0x00, 0x00, 0x02, 0x3f, 0x00}
 		loopback = netip.MustParseAddrPort("127.0.0.1:9999")
 		v6       = netip.MustParseAddrPort("[2001:db8::7]:65535")
-	)
-	const (
-		bankdHex  = "301d 0a0102 1605 62616e6b31 800c 72656d73696d2d62616e6b64 8103 312e30"
-		serverHex = "301a 0a0101 1601 73 800d 72656d73696d2d736572766572 8103 312e30"
-		clientHex = "301a 0a0100 1601 63 800d 72656d73696d2d636c69656e74 8103 312e30"
-		c73Hex    = "020107 020103"
-		b10Hex    = "020101 020100"
-		noFlags   = "300c 010100 010100 010100 010100"
 	)
 	return []golden{
 		{name: "connectBankReq",
@@ -120,10 +122,10 @@ func goldens() []golden {
 			hex: "300d 800102 810100 a205 ab03 0a0166"},
 		{name: "tpduModemToCard",
 			pdu: PDU{Version, 0, &TpduModemToCard{From: c73, To: b10, Data: select3f}},
-			hex: "3031 800102 810100 a229 ac27 3006" + c73Hex + "3006" + b10Hex + noFlags + "0407 a0a40000023f00"},
+			hex: "3031 800102 810100 a229 ac27 3006" + c73Hex + "3006" + b10Hex + flagsHex + "0407 a0a40000023f00"},
 		{name: "tpduModemToCard of 260 bytes",
 			pdu: PDU{Version, 33, &TpduModemToCard{From: c73, To: b10, Data: append([]byte{0xa0, 0xd6, 0, 0, 0xff}, make([]byte, 255)...)}},
-			hex: "30820134 800102 810121 a282012a ac820126 3006" + c73Hex + "3006" + b10Hex + noFlags +
+			hex: "30820134 800102 810121 a282012a ac820126 3006" + c73Hex + "3006" + b10Hex + flagsHex +
 				"04820104 a0d60000ff" + strings.Repeat("00", 255)},
 		{name: "tpduModemToCard with flags and no data",
 			pdu: PDU{Version, 0, &TpduModemToCard{From: cMax, To: bMax, Data: []byte{},

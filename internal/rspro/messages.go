@@ -205,7 +205,7 @@ type TpduModemToCard struct {
 	From  slot.Client
 	To    slot.Bank
 	Flags TpduFlags
-	Data  []byte
+	Data  []byte // 5..260 bytes towards a card; the codec takes any number
 }
 
 // TpduCardToModem carries a response: data, SW1, SW2.
@@ -249,7 +249,7 @@ type ResetStateRes struct{ Result ResultCode }
 // BankSlotmapsInd tells the server the maps a bankd has (extension message
 // [100], feature BankState).
 type BankSlotmapsInd struct {
-	Maps []slot.Map // at most 40
+	Maps []slot.Map // at most MaxMaps
 	Last bool       // no further message of this series follows
 }
 
@@ -265,7 +265,7 @@ type SlotInfo struct {
 // BankSlotInfoInd tells the server the state of slots (extension message
 // [101], feature BankState).
 type BankSlotInfoInd struct {
-	Slots []SlotInfo // at most 8
+	Slots []SlotInfo // at most MaxSlots
 }
 
 // Unknown is a message whose tag in the choice is not known. It can be encoded

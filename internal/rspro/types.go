@@ -12,7 +12,8 @@ import (
 const Version = 2
 
 // A ComponentType says what kind of program a peer is (RSPRO ComponentType).
-// Values that are not known are kept as their numbers.
+// Values that are not known are kept as their numbers, although the type isn't
+// extensible, so that such a peer can be answered by who expected another.
 type ComponentType int32
 
 // Component types.
