@@ -77,7 +77,7 @@ seen it writes one line to standard output:
   PCSCLITE_CSOCK_NAME=PATH
 
 With that in their environment, PC/SC programs use this pcscd. Readers are named "Virtual SIM
-reader A 00 00", "A 00 01", "B 00 00" and so on (the first number counts pcscd's reader devices).`,
+reader A 00 00", "A 00 01", "B 00 00", "B 00 01" and so on.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if readers == 0 {
 				readers = count

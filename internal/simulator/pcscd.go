@@ -36,7 +36,7 @@ func Socket(run string) string { return filepath.Join(run, "pcscd.comm") }
 const maxSocket = 107
 
 // ReaderName returns the name that virtual reader i, from 0, begins with; pcscd adds two
-// numbers, of which the last is i modulo 2.
+// numbers: 00, and 00 or 01 for the first and the second of a pair.
 func ReaderName(i int) string { return fmt.Sprintf("Virtual SIM reader %c", 'A'+i/2) }
 
 // A PCSCD is a running pcscd with virtual readers.

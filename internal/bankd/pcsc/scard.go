@@ -108,11 +108,12 @@ func (c *card) readATR() error {
 
 func (c *card) Transmit(cmd, buf []byte) ([]byte, error) {
 	resp, err := c.card.Transmit(cmd)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, c.fail("transmit", err)
-	}
-	// T=0 has at most 256 bytes of data before the status (ISO 7816-3 10.3).
-	if len(resp) < 2 || len(resp) > 258 {
+	case len(resp) < 2:
+		return nil, c.fail("transmit", errNoAnswer)
+	case len(resp) > 258: // 256 bytes of data and the status (ISO 7816-3 10.3)
 		return nil, fmt.Errorf("reader %q: transmit: response of %d bytes, want 2..258", c.reader, len(resp))
 	}
 	return append(buf[:0], resp...), nil
@@ -143,27 +144,37 @@ func (c *card) Close() error {
 	return nil
 }
 
-// pulledWithin is the time in which pcscd notices that a card has gone: it looks each 0.2 to 0.4 s.
-const pulledWithin = time.Second
+// errNoAnswer is an exchange that pcscd takes for a good one, with less than a status.
+var errNoAnswer = errors.New("no answer")
 
-// fail makes the error of an operation on c. Where an exchange has failed as it does when a card is
-// pulled or dies, it finds out which it was: pcscd itself learns that by its next look only.
+// fail makes the error of an operation on c. Where an exchange has failed as it does when a card
+// is pulled or dies, it finds out which it was.
 func (c *card) fail(what string, err error) error {
-	if errors.Is(err, scard.ErrNotTransacted) || errors.Is(err, scard.ErrCommError) {
-		state := []scard.ReaderState{{Reader: c.reader}} // not known yet: the first call says what it is
-		for end := time.Now().Add(pulledWithin); ; {
-			left := time.Until(end)
-			if left <= 0 || c.ctx.GetStatusChange(state, left) != nil {
-				break
-			}
-			if state[0].EventState&scard.StatePresent == 0 {
-				return fmt.Errorf("reader %q: %s: %w (%w)", c.reader, what, bankd.ErrNoCard, err)
-			}
-			state[0].CurrentState = state[0].EventState &^ scard.StateChanged
-		}
-		return fmt.Errorf("reader %q: %s: %w (%w)", c.reader, what, bankd.ErrMute, err)
+	switch {
+	case !errors.Is(err, scard.ErrNotTransacted) && !errors.Is(err, scard.ErrCommError) && err != errNoAnswer:
+		err = fault(what, err)
+	case c.pulled():
+		err = fmt.Errorf("%s: %w (%w)", what, bankd.ErrNoCard, err)
+	default:
+		err = fmt.Errorf("%s: %w (%w)", what, bankd.ErrMute, err)
 	}
-	return fmt.Errorf("reader %q: %w", c.reader, fault(what, err))
+	return fmt.Errorf("reader %q: %w", c.reader, err)
+}
+
+// pulled reports whether the reader is empty. pcscd looks each 0.2 to 0.4 s, so that it isn't
+// known at once.
+func (c *card) pulled() bool {
+	state := []scard.ReaderState{{Reader: c.reader}} // unknown: the first call returns what it is
+	for end := time.Now().Add(time.Second); ; {
+		left := time.Until(end)
+		if left <= 0 || c.ctx.GetStatusChange(state, left) != nil {
+			return false
+		}
+		if state[0].EventState&scard.StatePresent == 0 {
+			return true
+		}
+		state[0].CurrentState = state[0].EventState &^ scard.StateChanged
+	}
 }
 
 // errNoService is the kind of an error that says that there is no pcscd.

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebfe/scard"
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
@@ -72,11 +73,13 @@ var pcscd *simulator.PCSCD
 // A scripted card is a softsim that notes its resets and can be told to be otherwise.
 type scripted struct {
 	bankd.Card
-	mu       sync.Mutex
-	resets   []string
-	atrs     map[string][]byte                    // ATR after that reset; none: the softsim's
-	atr      []byte                               // nil: the softsim's
-	transmit func(cmd, buf []byte) ([]byte, error) // nil: the softsim's
+	mu      sync.Mutex
+	resets  []string
+	atrs    map[string][]byte // ATR after that reset; none: the softsim's
+	atr     []byte            // nil: the softsim's
+	answer  []byte            // to every command; nil: the softsim's
+	command []byte            // the last one
+	working func()            // called within each command; may be nil
 }
 
 func newScripted(i int) *scripted { return &scripted{Card: softsim.New(simulator.Profile(i))} }
@@ -105,10 +108,24 @@ func (s *scripted) Reset(cold bool) error {
 }
 
 func (s *scripted) Transmit(cmd, buf []byte) ([]byte, error) {
-	if s.transmit != nil {
-		return s.transmit(cmd, buf)
+	s.mu.Lock()
+	s.command = bytes.Clone(cmd)
+	answer, working := s.answer, s.working
+	s.mu.Unlock()
+	if working != nil {
+		working()
+	}
+	if answer != nil {
+		return append(buf[:0], answer...), nil
 	}
 	return s.Card.Transmit(cmd, buf)
+}
+
+// set changes the card's script.
+func (s *scripted) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
 }
 
 func (s *scripted) takeResets() []string {
@@ -129,46 +146,59 @@ func insert(t *testing.T, i int, card bankd.Card) *simulator.Seat {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); seat.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done; absent(t, i) })
-	present(t, i)
+	t.Cleanup(func() { cancel(); <-done; await(t, i, false, long) })
+	if !await(t, i, true, long) {
+		t.Fatalf("reader %d: pcscd doesn't see the card; it says: %s", i, pcscd.Output())
+	}
 	return seat
 }
 
 // reader returns the pattern of reader i.
-func reader(i int) string { return regexp.QuoteMeta(fmt.Sprintf("%s %02X %02X", name(i&^1), i/2, i%2)) }
+func reader(i int) string { return regexp.QuoteMeta(fmt.Sprintf("%s 00 %02X", name(i&^1), i%2)) }
 
 func slotOf(pattern string) bankd.Slot {
 	return bankd.Slot{Spec: pattern, Pattern: regexp.MustCompilePOSIX(pattern)}
 }
 
-// deadline is far beyond what pcscd takes to see a card come or go.
-const deadline = 10 * time.Second
-
-// until opens the card of reader i again and again until it ends as it should.
-func until(t *testing.T, i int, ok func(error) bool) {
+// await waits until pcscd says that reader i has a card that is ready, or none, and reports whether
+// it did so within d.
+func await(t *testing.T, i int, card bool, d time.Duration) bool {
 	t.Helper()
-	for end := time.Now().Add(deadline); ; time.Sleep(20 * time.Millisecond) {
-		c, err := Bank{Shared: true}.Open(context.Background(), slotOf(reader(i)))
-		if err == nil {
-			c.Close()
+	ctx, err := scard.EstablishContext()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release(ctx)
+	state := []scard.ReaderState{{Reader: fmt.Sprintf("%s 00 %02X", name(i&^1), i%2)}}
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end)
+		if left <= 0 || ctx.GetStatusChange(state, left) != nil {
+			return false
 		}
-		if ok(err) {
-			return
+		got := state[0].EventState
+		if card && got&scard.StatePresent != 0 && len(state[0].Atr) > 0 || !card && got&scard.StateEmpty != 0 {
+			return true
 		}
-		if time.Now().After(end) {
-			t.Fatalf("reader %d: still %v; pcscd says: %s", i, err, pcscd.Output())
-		}
+		state[0].CurrentState = got &^ scard.StateChanged
 	}
 }
 
-func present(t *testing.T, i int) {
-	t.Helper()
-	until(t, i, func(err error) bool { return err == nil })
-}
+// long is far more than pcscd takes to see a card come or go.
+const long = 10 * time.Second
 
-func absent(t *testing.T, i int) {
+// replace puts a card that was pulled back. Where pcscd has not looked between, it may hold the reader for
+// empty or the card for the old one, so that this takes patience.
+func replace(t *testing.T, seat *simulator.Seat, i int) {
 	t.Helper()
-	until(t, i, func(err error) bool { return errors.Is(err, bankd.ErrNoCard) })
+	for try := 0; try < 10; try++ {
+		seat.Pull()
+		time.Sleep(time.Duration(try+1) * 500 * time.Millisecond) // pcscd looks each 0.4 s
+		seat.Insert()
+		if await(t, i, true, time.Second) {
+			return
+		}
+	}
+	t.Fatalf("reader %d: pcscd doesn't see the card; it says: %s", i, pcscd.Output())
 }
 
 // open opens the card of reader i for the time of the test.
@@ -204,7 +234,7 @@ func TestReaders(t *testing.T) {
 	}
 	var want []string
 	for i := range readers {
-		want = append(want, fmt.Sprintf("%s %02X %02X", name(i&^1), i/2, i%2))
+		want = append(want, fmt.Sprintf("%s 00 %02X", name(i&^1), i%2))
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("readers %q, want %q", got, want)
@@ -304,9 +334,7 @@ func TestReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("warm", warm)
-	sim.mu.Lock()
-	sim.atrs["cold"] = cold
-	sim.mu.Unlock()
+	sim.set(func() { sim.atrs["cold"] = cold })
 	if err := c.Reset(true); err != nil {
 		t.Fatal(err)
 	}
@@ -319,23 +347,23 @@ func TestReset(t *testing.T) {
 // The longest command and the longest response pass.
 func TestLengths(t *testing.T) {
 	sim := newScripted(0)
-	long := append(bytes.Repeat([]byte{0xa5}, 256), 0x90, 0x00)
-	var got []byte
-	answer := long
-	sim.transmit = func(cmd, buf []byte) ([]byte, error) {
-		got = bytes.Clone(cmd)
-		return append(buf[:0], answer...), nil
-	}
+	answer := append(bytes.Repeat([]byte{0xa5}, 256), 0x90, 0x00)
+	sim.answer = answer
 	insert(t, 0, sim)
 	c := open(t, Bank{}, 0)
 	cmd := append([]byte{0, 0xd6, 0, 0, 255}, bytes.Repeat([]byte{0x5a}, 255)...)
 	resp, err := c.Transmit(cmd, make([]byte, 0, 258))
-	if err != nil || !bytes.Equal(resp, long) || !bytes.Equal(got, cmd) {
-		t.Errorf("%d bytes, %v; the card got %d bytes", len(resp), err, len(got))
+	if err != nil || !bytes.Equal(resp, answer) {
+		t.Errorf("response of %d bytes, %v", len(resp), err)
 	}
+	sim.set(func() {
+		if !bytes.Equal(sim.command, cmd) {
+			t.Errorf("the card got % x", sim.command)
+		}
+	})
 	// What no T=0 card can answer is an error.
-	for _, n := range []int{1, 259} {
-		answer = bytes.Repeat([]byte{0x90}, n)
+	for _, n := range []int{259, 300} {
+		sim.set(func() { sim.answer = bytes.Repeat([]byte{0x90}, n) })
 		if resp, err := c.Transmit(cmd, make([]byte, 0, 258)); err == nil {
 			t.Errorf("a response of %d bytes is taken: % x", n, resp)
 		}
@@ -364,7 +392,7 @@ func TestPulled(t *testing.T) {
 				}
 				seat.Pull()
 				if noticed { // by pcscd
-					absent(t, 0)
+					await(t, 0, false, long)
 				}
 				if err := tt.use(c); !errors.Is(err, bankd.ErrNoCard) || !strings.Contains(err.Error(), "Virtual SIM reader A 00 00") {
 					t.Errorf("%v, want ErrNoCard and the reader's name", err)
@@ -372,8 +400,7 @@ func TestPulled(t *testing.T) {
 				if err := c.Close(); err != nil {
 					t.Errorf("Close: %v", err)
 				}
-				seat.Insert()
-				present(t, 0)
+				replace(t, seat, 0)
 			})
 		}
 	}
@@ -385,11 +412,7 @@ func TestPulledInTransmit(t *testing.T) {
 	seat := insert(t, 0, sim)
 	c := open(t, Bank{}, 0)
 	gone := make(chan struct{})
-	sim.transmit = func(cmd, buf []byte) ([]byte, error) {
-		seat.Pull()
-		<-gone
-		return append(buf[:0], 0x90, 0x00), nil
-	}
+	sim.set(func() { sim.working = func() { seat.Pull(); <-gone } })
 	_, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258))
 	close(gone)
 	if !errors.Is(err, bankd.ErrNoCard) {
@@ -398,20 +421,45 @@ func TestPulledInTransmit(t *testing.T) {
 	c.Close()
 }
 
-// A card whose ATR can't be read.
+// A card that is there and gives no answer.
 func TestMute(t *testing.T) {
 	sim := newScripted(2)
+	sim.answer = []byte{0x90}
 	insert(t, 2, sim)
 	c := open(t, Bank{}, 2)
-	sim.mu.Lock()
-	sim.atrs = map[string][]byte{"cold": {0x00, 0x00}, "warm": {0x00, 0x00}}
-	sim.mu.Unlock()
-	if err := c.Reset(true); !errors.Is(err, bankd.ErrMute) {
-		t.Errorf("Reset: %v, want ErrMute", err)
+	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, nil); !errors.Is(err, bankd.ErrMute) {
+		t.Errorf("%v, want ErrMute", err)
 	}
-	c.Close()
-	if _, err := (Bank{}).Open(context.Background(), slotOf(reader(2))); !errors.Is(err, bankd.ErrMute) {
-		t.Errorf("Open: %v, want ErrMute", err)
+}
+
+// What virtual readers can't do.
+func TestKind(t *testing.T) {
+	for _, tt := range []struct{ err, want error }{
+		{scard.ErrUnresponsiveCard, bankd.ErrMute},
+		{scard.ErrUnpoweredCard, bankd.ErrMute},
+		{scard.ErrReaderUnavailable, bankd.ErrNoReader},
+		{scard.ErrUnknownReader, bankd.ErrNoReader},
+		{scard.ErrServiceStopped, errNoService},
+		{scard.ErrInternalError, nil},
+		{errors.New("other"), nil},
+	} {
+		if got := kind(tt.err); got != tt.want {
+			t.Errorf("kind(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+		if err := fault("x", tt.err); !errors.Is(err, tt.err) || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("fault: %v", err)
+		}
+	}
+}
+
+// A card that doesn't offer T=0.
+func TestNotT0(t *testing.T) {
+	sim := newScripted(2)
+	sim.atr = []byte{0x3b, 0x80, 0x01, 0x81}
+	insert(t, 2, sim)
+	_, err := Bank{}.Open(context.Background(), slotOf(reader(2)))
+	if err == nil || !strings.Contains(err.Error(), "protocol mismatch") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -487,6 +535,6 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 	pcscd = p
-	present(t, 0)
+	await(t, 0, true, long)
 	exchange(t, open(t, Bank{}, 0), "a0a40000022fe2", "9f0f")
 }
