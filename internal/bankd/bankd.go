@@ -234,7 +234,7 @@ func (d *bankd) command(log *logrus.Entry, c *link.Conn, p rspro.PDU) {
 	var code rspro.ResultCode
 	var lost []*conn // connections that must go
 	var res rspro.Message
-	log = log.WithField("msg", p.Msg.Choice().String())
+	log = log.WithField("message", p.Msg.Choice().String())
 	switch m := p.Msg.(type) {
 	case *rspro.CreateMappingReq:
 		log = log.WithField("map", slot.Map{Client: m.Client, Bank: m.Bank}.String())

@@ -100,7 +100,7 @@ func (c *conn) handle(_ *link.Conn, p rspro.PDU) {
 	case *rspro.ErrorInd:
 		c.log.WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the client reports an error")
 	default:
-		c.log.WithField("msg", m.Choice().String()).Warn("ignored an unexpected message")
+		c.log.WithField("message", m.Choice().String()).Warn("ignored an unexpected message")
 	}
 }
 
