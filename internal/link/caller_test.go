@@ -224,7 +224,7 @@ func TestCaller(t *testing.T) {
 		testnet.Expect[*rspro.ConnectClientReq](p)
 		time.Sleep(10*time.Second - 1)
 		b.want("0s REESTABLISH", "0s ESTABLISHED")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.want("10s REESTABLISH", "10s ESTABLISHED")
 		p.ExpectEnd(time.Second)
 		synctest.Wait()
@@ -496,4 +496,24 @@ func TestCallerAndServe(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestNames(t *testing.T) {
+	for s, want := range map[link.State]string{
+		link.Init: "INIT", link.Established: "ESTABLISHED", link.Connected: "CONNECTED",
+		link.ReestablishDelay: "REESTABLISH_DELAY", link.Reestablish: "REESTABLISH", 17: "State(17)",
+	} {
+		if s.String() != want {
+			t.Errorf("got %q, want %q", s, want)
+		}
+	}
+	for got, want := range map[rspro.ComponentType]string{
+		rspro.Client: "A is a remsim-client, expected remsim-server",
+		rspro.Bankd:  "A is a remsim-bankd, expected remsim-server",
+		9:            "A is a component of type 9, expected remsim-server",
+	} {
+		if err := (&link.WrongPeerError{Addr: "A", Got: got, Want: rspro.Server}); err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
+		}
+	}
 }

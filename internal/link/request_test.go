@@ -109,7 +109,7 @@ func TestRequest(t *testing.T) {
 		b.conn.Request(create, 5*time.Second, r.done("1"))
 		time.Sleep(5*time.Second - 1)
 		r.want(t)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.want(t, "1: link: no response in time: createMappingReq, 5s")
 		b.conn.Request(create, 5*time.Second, r.done("2"))
 		// The late response is not the second one's.

@@ -213,8 +213,9 @@ func (c *conn) Close() error {
 	}
 	c.finLocked()
 	c.closeLocked()
+	over := c.overLocked()
 	c.p.mu.Unlock()
-	c.forget()
+	c.forget(over)
 	return nil
 }
 
@@ -236,15 +237,25 @@ func (c *conn) abort() {
 	if !c.pathDown() {
 		c.peer.resetLocked()
 	}
+	over := c.overLocked()
 	c.p.mu.Unlock()
-	c.forget()
+	c.forget(over)
 }
 
-// forget takes c from its host's list.
-func (c *conn) forget() {
-	c.h.n.mu.Lock()
-	delete(c.h.conns, c)
-	c.h.n.mu.Unlock()
+// goneLocked reports whether this end is no more.
+func (c *conn) goneLocked() bool { return c.closed || c.reset != nil }
+
+// overLocked reports whether neither end is there any more. Until then both hosts' faults matter.
+func (c *conn) overLocked() bool { return c.goneLocked() && c.peer.goneLocked() }
+
+// forget takes a connection that is over from the hosts' lists.
+func (c *conn) forget(over bool) {
+	if over {
+		c.h.n.mu.Lock()
+		delete(c.h.conns, c)
+		delete(c.peer.h.conns, c.peer)
+		c.h.n.mu.Unlock()
+	}
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.local }

@@ -43,7 +43,7 @@ type Host struct {
 	n         *Net
 	addrs     []netip.Addr // guarded by n.mu, as all below
 	listeners map[netip.AddrPort]*listener
-	conns     map[*conn]struct{} // those with their near end here
+	conns     map[*conn]struct{} // the ends here, as long as the other end lives
 	port      uint16             // last ephemeral port
 	fault     fault
 	acceptErr []error
@@ -365,8 +365,18 @@ func (h *Host) Cut() {
 	}
 }
 
-// Conns returns how many connections have an end at h.
-func (h *Host) Conns() int { return len(h.list()) }
+// Conns returns how many connections have a live end at h.
+func (h *Host) Conns() int {
+	n := 0
+	for _, c := range h.list() {
+		c.p.mu.Lock()
+		if !c.goneLocked() {
+			n++
+		}
+		c.p.mu.Unlock()
+	}
+	return n
+}
 
 func (h *Host) list() []*conn {
 	h.n.mu.Lock()
