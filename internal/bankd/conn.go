@@ -32,16 +32,16 @@ type conn struct {
 	asked bool // it has sent connectClientReq
 
 	// These are set by the read loop before state knows the client, and stay.
-	log    *logrus.Entry
-	client slot.Client
-	req    rspro.PDU // its connectClientReq, to answer it
+	log *logrus.Entry
+	req rspro.PDU // its connectClientReq, to answer it
 
 	// These belong to state.
 	state    ConnState
-	bay      *bay // whose card it has or waits for; nil: no map
-	answered bool // it was told that there is no card yet
-	over     bool // it is being closed: nothing it sends counts
-	vcc, rst bool // the contacts as the client drives them; rst: active
+	client   slot.Client // set when it has said so, and stays
+	bay      *bay        // whose card it has or waits for; nil: no map
+	answered bool        // it was told that there is no card yet
+	over     bool        // it is being closed: nothing it sends counts
+	vcc, rst bool        // the contacts as the client drives them; rst: active
 	reset    reset
 	busy     bool   // a command of it is not answered yet
 	gen      uint64 // counts resets: what was asked before is not to be answered
@@ -131,7 +131,9 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 		return
 	}
 	c.asked = true
+	c.d.mu.Lock()
 	c.client = *m.Slot
+	c.d.mu.Unlock()
 	c.req = rspro.PDU{Version: p.Version, Tag: p.Tag}
 	c.log = c.log.WithField("client", c.client.String())
 	c.log.WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Debug("client")
@@ -187,34 +189,37 @@ func (c *conn) cut(err error) {
 	c.link.Close(err)
 }
 
-// transmit puts a command into the mailbox. An error says what is wrong with it.
+// transmit gives a command to the card goroutine. An error says what is wrong with it.
 func (c *conn) transmit(m *rspro.TpduModemToCard) error {
+	w, err := c.post(m)
+	if w != nil {
+		w.poke()
+		c.trace("command", m.Data)
+	}
+	return err
+}
+
+// post puts a command into the mailbox and returns whose it is; nil when the command
+// is an error, or when it doesn't count any more.
+func (c *conn) post(m *rspro.TpduModemToCard) (*worker, error) {
 	s := c.d.state
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
 	case c.over || s.closing:
-		s.mu.Unlock()
-		return nil
+		return nil, nil
 	case c.state != Served:
-		s.mu.Unlock()
-		return fmt.Errorf("tpduModemToCard in state %v", c.state)
+		return nil, fmt.Errorf("tpduModemToCard in state %v", c.state)
 	case m.From != c.client || m.To != c.bay.slot:
-		s.mu.Unlock()
-		return fmt.Errorf("tpduModemToCard from %v to %v, mapped are %v and %v", m.From, m.To, c.client, c.bay.slot)
+		return nil, fmt.Errorf("tpduModemToCard from %v to %v, mapped are %v and %v", m.From, m.To, c.client, c.bay.slot)
 	case len(m.Data) < minCommand || len(m.Data) > maxCommand:
-		s.mu.Unlock()
-		return fmt.Errorf("tpduModemToCard of %d bytes, want %d..%d", len(m.Data), minCommand, maxCommand)
+		return nil, fmt.Errorf("tpduModemToCard of %d bytes, want %d..%d", len(m.Data), minCommand, maxCommand)
 	case c.busy:
-		s.mu.Unlock()
-		return errors.New("tpduModemToCard before the answer to the last one")
+		return nil, errors.New("tpduModemToCard before the answer to the last one")
 	}
 	c.busy = true
 	c.mail = copy(c.command[:], m.Data)
-	w := c.bay.work
-	s.mu.Unlock()
-	w.poke()
-	c.trace("command", m.Data)
-	return nil
+	return c.bay.work, nil
 }
 
 // status is RSPRO clientSlotStatusInd: only edges count. VCC falling is a cold reset
