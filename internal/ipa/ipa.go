@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 // Package ipa is the IPA multiplex on a byte stream: frames and the messages of
-// connection control (CCM). It knows no RSPRO.
+// connection control (CCM). Of RSPRO it knows no more than its extension id.
 //
 // A frame is a length (2 bytes, big-endian, counting what follows the stream id), a
 // stream id, and the payload. The payload of the OSMO extension stream begins

@@ -5,11 +5,14 @@ package link_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -745,4 +748,102 @@ func TestAllocations(t *testing.T) {
 	}
 	peer.Close()
 	<-ran
+}
+
+// Everything at once, from several goroutines, until one of them ends the connection.
+func TestConcurrentUse(t *testing.T) {
+	in(t, "", func(t *testing.T) {
+		b := newBench(t, link.Options{Handle: func(c *link.Conn, p rspro.PDU) { c.Reply(p, &rspro.ResetStateRes{}) }})
+		var users sync.WaitGroup
+		var asked, told atomic.Int32
+		for k := range 8 {
+			users.Go(func() {
+				for i := range 200 {
+					b.conn.Send(&rspro.TpduModemToCard{From: client, To: bank, Data: []byte{byte(k), byte(i)}})
+					asked.Add(1)
+					b.conn.Request(&rspro.ResetStateReq{}, time.Millisecond, func(rspro.Message, error) { told.Add(1) })
+					b.conn.Probe(time.Millisecond)
+					if i%20 == k {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				if k == 7 {
+					b.conn.Finish(errBoom)
+				}
+			})
+		}
+		users.Go(func() {
+			for {
+				p, ok := b.peer.Poll(time.Second)
+				if !ok {
+					return
+				}
+				if p.Msg.Choice() == rspro.ChoiceResetStateReq && p.Tag%3 > 0 {
+					b.peer.Post(rspro.PDU{Version: 2, Tag: p.Tag, Msg: &rspro.ResetStateRes{}})
+					b.peer.Post(rspro.PDU{Version: 2, Msg: &rspro.ResetStateReq{}})
+				}
+			}
+		})
+		users.Wait()
+		if err := <-b.ended; err != errBoom {
+			t.Errorf("Run returned %v", err)
+		}
+		time.Sleep(time.Second)
+		if asked.Load() != told.Load() || told.Load() != 1600 {
+			t.Errorf("%d requests, %d callbacks", asked.Load(), told.Load())
+		}
+	})
+}
+
+// Whatever comes, a Conn ends with its stream and never panics.
+func FuzzConn(f *testing.F) {
+	hexSeed := func(s string) {
+		b, err := hex.DecodeString(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, true)
+		f.Add(b, false)
+	}
+	hexSeed("0001fe00" + "0001fe01" + "0001fe06" + "0003fe040108" + "0001fe30")
+	hexSeed("0037ee07303480010281020926a22ba32930240a01021602766d800c72656d73696d2d62616e6b64810d312e312e332e31342d346233360a0100" +
+		"001dee07301a800102810100a212a41030060201070201033006020101020100")
+	hexSeed("000dee07300a800103810109a202b300" + "000dee07300a800102810109a202b300") // another version, then ours
+	hexSeed("0005ee0730038001")
+	f.Fuzz(func(t *testing.T, b []byte, listener bool) {
+		n := testnet.New()
+		h := n.Host("10.0.0.1")
+		ln, err := h.Listen(t.Context(), ":1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		nc, err := h.Dial(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		go func() {
+			peer.Write(b[:min(len(b), 60000)])
+			peer.(interface{ CloseWrite() error }).CloseWrite()
+			io.Copy(io.Discard, peer)
+		}()
+		told := 0
+		c := link.New(nc, link.Options{Listener: listener, Identity: testnet.Identity(rspro.Bankd), Handle: func(c *link.Conn, p rspro.PDU) {
+			if p.Version != rspro.Version {
+				t.Errorf("version %d handed out", p.Version)
+			}
+		}})
+		c.Request(&rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Client)}, 0, func(rspro.Message, error) { told++ })
+		if err := c.Run(t.Context()); err == nil {
+			t.Error("Run returned no error")
+		}
+		if told != 1 {
+			t.Errorf("request called back %d times", told)
+		}
+	})
 }

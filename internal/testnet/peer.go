@@ -180,6 +180,18 @@ func (p *Peer) SendPDU(pdus ...rspro.PDU) {
 	p.Write(Frames(p.t, pdus...))
 }
 
+// Post sends a PDU and tells whether that failed; other than the other methods it doesn't
+// end the test.
+func (p *Peer) Post(pdu rspro.PDU) error {
+	b, err := pdu.Append(ipa.Begin(nil))
+	if err != nil {
+		return err
+	}
+	ipa.End(b)
+	_, err = p.nc.Write(b)
+	return err
+}
+
 // Frames returns the frames of PDUs, for sending them in parts or together.
 func Frames(t testing.TB, pdus ...rspro.PDU) []byte {
 	t.Helper()
@@ -242,6 +254,13 @@ func (p *Peer) next(d time.Duration) (rspro.PDU, error) {
 	default:
 		return rspro.PDU{}, fmt.Errorf("the connection ended: %w", p.reason)
 	}
+}
+
+// Poll returns the next PDU, if one comes within d; false when none does or the connection
+// ends. Like Post, it may be called from any goroutine.
+func (p *Peer) Poll(d time.Duration) (rspro.PDU, bool) {
+	pdu, err := p.next(d)
+	return pdu, err == nil
 }
 
 // Expect returns the next PDU, which must be this message.
