@@ -796,6 +796,9 @@ func TestWake(t *testing.T) {
 		{"confirmed", func() { f.answer(bk(1, 0), rspro.OK) }, "B1 C7:0"},
 		{"delete", func() { f.delete(bk(1, 0)) }, "B1 C7:0"},
 		{"gone", func() { f.answer(bk(1, 0), rspro.OK) }, "B1 C7:0"},
+		{"create again", func() { f.create(pair(0, 7)) }, "B1"},
+		{"bankd lost", func() { f.s.dropBank(f.bankd[1]) }, "C7:0"},
+		{"bankd back", func() { f.s.addBank(f.bankd[1]) }, "B1"},
 	} {
 		tt.do()
 		if got := strings.Join(drain(), " "); got != tt.want {
