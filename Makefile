@@ -21,7 +21,7 @@ help:
 
 build:
 	@contrib/install-deps build
-	CGO_ENABLED=1 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=1 go build -o bin/ ./cmd/...
 
 demo:
 	@contrib/install-deps $(if $(PCSC),pcsc,demo)
