@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"remsim/internal/client"
 	"remsim/internal/slot"
 )
 
@@ -111,7 +110,7 @@ func (m *modem) untilLost(b slot.Bank) (wait func()) {
 		for {
 			from, err := m.transmit(m.w.t.Context())
 			switch {
-			case errors.Is(err, client.ErrNoCard), errors.Is(err, client.ErrGone):
+			case slices.ContainsFunc(losses, func(loss error) bool { return errors.Is(err, loss) }):
 				return
 			case err != nil || from != b:
 				m.w.t.Errorf("%v: card %v, %v", m.slot, from, err)

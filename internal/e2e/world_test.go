@@ -80,7 +80,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		defer func() {
 			w.end()
 			if t.Failed() {
-				t.Logf("log:\n%s", tail(text.String(), 30000))
+				t.Logf("log:\n%s", tail(text.String(), 100_000))
 			}
 		}()
 		w.startServer()
@@ -231,7 +231,9 @@ func (w *world) eventually(what string, ask func() error) {
 }
 
 func within(d time.Duration, ask func() error) error {
-	for end := time.Now().Add(d); ; time.Sleep(10 * time.Millisecond) {
+	pause := time.Millisecond
+	for end := time.Now().Add(d); ; time.Sleep(pause) {
+		pause = min(2*pause, time.Second)
 		err := ask()
 		if err == nil {
 			return nil

@@ -12,14 +12,20 @@ import (
 	"time"
 
 	"remsim/internal/bankd"
+	"remsim/internal/bankd/softsim"
 	"remsim/internal/e2e/rig"
+	"remsim/internal/simulator"
 )
 
 // A shell is a running remsim-client-shell.
 type shell struct {
 	*rig.Proc
-	id int
+	id   int
+	sent int // lines
 }
+
+// twinOf returns a card that is like card i of the simulator, freshly powered.
+func twinOf(i int) *softsim.Card { return softsim.New(simulator.Profile(i)) }
 
 // atr waits for a SET_ATR line with this ATR (the default one of the client before it is
 // passed over).
@@ -40,6 +46,7 @@ func (sh *shell) atr(want []byte) error {
 
 // send writes a command line.
 func (sh *shell) send(cmd []byte) error {
+	sh.sent++
 	_, err := fmt.Fprintf(sh.Stdin, "%x\n", cmd)
 	return err
 }
@@ -69,20 +76,11 @@ func output(word string, b []byte) string {
 	return s.String()
 }
 
-// A twin is a card of its own that is like the one behind a client, and says what that one
-// has to answer.
-type twin struct {
-	bankd.Card
-	buf [258]byte
-}
-
-func (c *twin) answer(cmd []byte) ([]byte, error) { return c.Transmit(cmd, c.buf[:]) }
-
-// command returns the n-th command of the traffic of a client: authentications with RANDs that
-// are used once in the whole test, so that an answer to another command, or of another card, can't
-// look right.
+// command returns the n-th command of the traffic of a client: it reads the card's IMSI and authenticates
+// with RANDs that are used once in the whole test, so that the answer of another card, or to another
+// command, can't look right.
 func command(client, n int) []byte {
-	switch n % 4 {
+	switch n % 5 {
 	case 0:
 		return unhex("a0a40000027f20") // SELECT DF.GSM
 	case 1: // RUN GSM ALGORITHM
@@ -90,8 +88,10 @@ func command(client, n int) []byte {
 		return append(unhex("a088000010"), rand[:16]...)
 	case 2:
 		return unhex("a0c000000c") // GET RESPONSE: SRES, Kc
-	default:
+	case 3:
 		return unhex("a0a40000026f07") // SELECT EF.IMSI
+	default:
+		return unhex("a0b0000009") // READ BINARY
 	}
 }
 
@@ -111,14 +111,15 @@ type traffic struct {
 	done chan error
 }
 
-// traffic starts sending; limit 0 means until end is called.
-func (sh *shell) traffic(like bankd.Card, limit int64) *traffic {
+// traffic starts sending, to a card that was just powered and is like twin, which says what the
+// answers have to be; limit 0 means until end is called.
+func (sh *shell) traffic(twin bankd.Card, limit int64) *traffic {
 	tr := &traffic{sh: sh, done: make(chan error, 1)}
-	card := twin{Card: like}
 	go func() {
+		var buf [258]byte
 		for !tr.stop.Load() && (limit == 0 || tr.n.Load() < limit) {
 			cmd := command(sh.id, int(tr.n.Load()))
-			want, err := card.answer(cmd)
+			want, err := twin.Transmit(cmd, buf[:])
 			if err == nil {
 				err = sh.exchange(cmd, want)
 			}
@@ -149,10 +150,91 @@ func (tr *traffic) more(t *testing.T, n int64) {
 	}
 }
 
-// end waits for the limit, or ends traffic without one after its present command.
-func (tr *traffic) end(t *testing.T) {
+// complete waits until the limit is reached.
+func (tr *traffic) complete(t *testing.T) {
 	t.Helper()
 	if err := <-tr.done; err != nil {
 		t.Error(err)
 	}
+}
+
+// end has traffic end after its present command.
+func (tr *traffic) end(t *testing.T) {
+	t.Helper()
+	tr.stop.Store(true)
+	if err := <-tr.done; err != nil {
+		t.Error(err)
+	}
+}
+
+// untilLost sends commands to a card that is like twin until it goes away; the function it returns waits
+// until the client knows that it has gone.
+func (sh *shell) untilLost(t *testing.T, twin bankd.Card) (wait func()) {
+	t.Helper()
+	mark := sh.Mark()
+	under := make(chan struct{})
+	stop := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		var buf [258]byte
+		for n := 0; ; n++ {
+			if n == 20 {
+				close(under)
+			}
+			cmd := command(sh.id, n)
+			want, err := twin.Transmit(cmd, buf[:])
+			if err == nil {
+				err = sh.send(cmd)
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+			select {
+			case line := <-sh.Lines:
+				if line != output("R-APDU", want) {
+					done <- fmt.Errorf("%s: command %x: got %q, want %x", sh.Name, cmd, line, want)
+					return
+				}
+			case <-stop:
+				done <- nil
+				return
+			}
+		}
+	}()
+	select {
+	case <-under:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if _, err := sh.AwaitFrom(mark, soon, "from=OPERATIONAL"); err != nil {
+			t.Fatal(err)
+		}
+		close(stop)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// settle has the shell be done with all earlier lines: the last one of a session that was lost may
+// still be waiting for a card.
+func (sh *shell) settle() error {
+	if err := sh.send(unhex("ff00000000")); err != nil {
+		return err
+	}
+	for range 2 {
+		line, err := sh.Line(soon)
+		switch {
+		case err != nil:
+			return err
+		case line == output("R-APDU", unhex("6e00")): // class not supported
+			return nil
+		case !strings.HasPrefix(line, "R-APDU: "):
+			return fmt.Errorf("%s printed %q", sh.Name, line)
+		}
+	}
+	return fmt.Errorf("%s answers more than it was asked", sh.Name)
 }

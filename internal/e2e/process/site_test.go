@@ -23,41 +23,20 @@ const (
 	soon    = 20 * time.Second // for what takes well under a second when nothing is wrong
 )
 
-var (
-	bin    string // directory of the programs
-	shared string // directory for files of all tests
-)
+// bin is the directory of the programs.
+var bin string
 
 func TestMain(m *testing.M) {
-	dir, inside, status := rig.Enter("-race")
-	if inside {
+	os.Exit(rig.Run(func(dir string) int {
 		bin = dir
-		status = run(m)
-	}
-	os.Exit(status)
-}
-
-// run runs the tests beside a pcscd whose readers hold the simulator's cards.
-func run(m *testing.M) int {
-	var err error
-	if shared, err = os.MkdirTemp("", "remsim-process-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(shared)
-	pcscd, err := rig.StartPCSC(shared, readers)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer pcscd.Kill()
-	cards, err := rig.StartCards(bin, readers)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer cards.Kill()
-	return m.Run()
+		r, err := rig.StartReaders(bin, readers)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer r.Stop()
+		return m.Run()
+	}, "-race"))
 }
 
 // TestSources has the sources of all programs among what go test looks at before it takes a
@@ -146,6 +125,28 @@ func (s *site) startBank(id int, specs []string, args ...string) *rig.Proc {
 	}
 	args = append([]string{"-i", "127.0.0.1", "-b", fmt.Sprint(id), "--slots-file", file}, args...)
 	return s.start(fmt.Sprintf("bankd%d", id), "remsim-bankd", args...)
+}
+
+// readerSpecs returns the patterns of the first n readers.
+func readerSpecs(n int) (specs []string) {
+	for i := range n {
+		specs = append(specs, rig.Reader(i))
+	}
+	return specs
+}
+
+// operational waits until the clients have a card of the simulator and take commands.
+func (s *site) operational(clients ...*shell) {
+	s.t.Helper()
+	for _, sh := range clients {
+		err := sh.atr(twinOf(0).ATR())
+		if err == nil {
+			err = sh.settle()
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // client starts a shell client.

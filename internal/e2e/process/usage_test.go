@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"remsim/internal/e2e/rig"
+	"remsim/internal/simulator"
 )
 
 // TestExitStatus runs programs that can't start and looks at their exit status, at the one line
@@ -28,7 +29,7 @@ func TestExitStatus(t *testing.T) {
 		}
 		return path
 	}
-	good := file("good.csv", `"1","0","softsim:iccid=8988211000000000015,imsi=001010000000001"`+"\n")
+	good := file("good.csv", "1,0,"+simulator.Profile(0).String()+"\n")
 	bad := file("bad.csv", "# a comment\n\"1\",\"zero\",\"x\"\n")
 	double := file("double.csv", "\"1\",\"0\",\"x\"\n\"1\",\"1\",\"y\"\n\"1\",\"0\",\"z\"\n")
 	brackets := file("brackets.csv", "\"1\",\"0\",\"a(b\"\n")
@@ -61,7 +62,7 @@ func TestExitStatus(t *testing.T) {
 		{"bankd, port in use", "remsim-bankd", "-i 127.0.0.1 --slots-file " + good + " -I 127.0.0.1 -P " + busyNr, 1, []string{busy, "in use"}},
 		{"bankd, no slots file", "remsim-bankd", "-i 127.0.0.1 --slots-file nowhere.csv", 1, []string{"nowhere.csv"}},
 		{"bankd, bad line", "remsim-bankd", "-i 127.0.0.1 --slots-file " + bad, 1, []string{"bad.csv:2", "zero"}},
-		{"bankd, slot twice", "remsim-bankd", "-i 127.0.0.1 --slots-file " + double, 1, []string{"double.csv:3", "1:0"}},
+		{"bankd, slot twice", "remsim-bankd", "-i 127.0.0.1 --slots-file " + double, 1, []string{"double.csv:3", "bank 1 slot 0"}},
 		{"bankd, bad pattern", "remsim-bankd", "-i 127.0.0.1 --slots-file " + brackets, 1, []string{"brackets.csv:1", "a(b"}},
 
 		{"client, unknown option", "remsim-client-shell", "--nonsense", 2, []string{"--nonsense"}},
@@ -83,7 +84,7 @@ func TestExitStatus(t *testing.T) {
 		{"simulator, unknown command", "remsim-simulator", "nonsense", 2, []string{"nonsense"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			stdout, stderr, status, err := rig.Run(soon, filepath.Join(bin, tc.program), strings.Fields(tc.args)...)
+			stdout, stderr, status, err := rig.Execute(soon, filepath.Join(bin, tc.program), strings.Fields(tc.args)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,12 +111,10 @@ func TestExitStatus(t *testing.T) {
 // TestStop has every daemon end in order and in time when asked to.
 func TestStop(t *testing.T) {
 	s := newSite(t)
-	s.startBankd([]string{softsim(0)})
+	s.startBankd(readerSpecs(1))
 	s.create(0, 1)
 	sh := s.client(1)
-	if err := sh.atr(softsimATR(t)); err != nil {
-		t.Fatal(err)
-	}
+	s.operational(sh)
 	for _, p := range []*rig.Proc{sh.Proc, s.bankd, s.server} {
 		begin := time.Now()
 		if status, err := p.Stop(); err != nil || status != 0 {

@@ -70,6 +70,24 @@ func (a API) SlotMaps() (map[slot.Map]string, error) {
 	return states, nil
 }
 
+// Leaving returns how many maps were deleted and may still be known to a bankd.
+func (a API) Leaving() (n int, err error) {
+	var list struct {
+		SlotMaps []struct {
+			State string `json:"state"`
+		} `json:"slotmaps"`
+	}
+	if err := a.request(http.MethodGet, "/api/v2/slotmaps", nil, http.StatusOK, &list); err != nil {
+		return 0, err
+	}
+	for _, m := range list.SlotMaps {
+		if m.State == "DELETE_REQ" || m.State == "DELETING" {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // Peers returns the names of the connected clients and banks, such as C1:0 and B1.
 func (a API) Peers() (map[string]bool, error) {
 	var list struct {
@@ -89,9 +107,14 @@ func (a API) Peers() (map[string]bool, error) {
 	return peers, nil
 }
 
-// do makes one request of version 1 and decodes the answer into v unless that is nil.
+// do makes a request of version 1.
 func (a API) do(method, path string, body []byte, want int, v any) error {
-	req, err := http.NewRequest(method, a.Base+"/api/backend/v1"+path, bytes.NewReader(body))
+	return a.request(method, "/api/backend/v1"+path, body, want, v)
+}
+
+// request makes one request and decodes the answer into v unless that is nil.
+func (a API) request(method, path string, body []byte, want int, v any) error {
+	req, err := http.NewRequest(method, a.Base+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -30,14 +29,8 @@ type Proc struct {
 
 // Start runs a program (a name for messages, a path, arguments).
 func Start(name, path string, args ...string) (*Proc, error) {
-	return StartEnv(name, nil, path, args...)
-}
-
-// StartEnv is Start with more environment variables, as "NAME=value".
-func StartEnv(name string, env []string, path string, args ...string) (*Proc, error) {
 	p := &Proc{Name: name, cmd: exec.Command(path, args...), Lines: make(chan string, 256), done: make(chan struct{})}
 	p.log.changed = make(chan struct{})
-	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
@@ -188,8 +181,8 @@ func (t *text) get() (string, <-chan struct{}) {
 
 func (t *text) String() string { s, _ := t.get(); return s }
 
-// Run runs a program to its end and returns its output and its exit status.
-func Run(d time.Duration, path string, args ...string) (stdout, stderr string, status int, err error) {
+// Execute runs a program to its end and returns its output and its exit status.
+func Execute(d time.Duration, path string, args ...string) (stdout, stderr string, status int, err error) {
 	var out, errs bytes.Buffer
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -1,120 +1,119 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-// Package rig runs the project's programs, and a pcscd with virtual readers, as
-// processes for the tests and benchmarks of the whole. All of it lives in
-// namespaces of its own: default ports are free, nothing is reached from outside,
-// and whatever was started ends with the process that called Enter.
+// Package rig runs the project's programs as processes, for the tests and benchmarks of
+// the whole: in namespaces of their own, where default ports are free, nothing is
+// reached from outside, and whatever was started ends with the process that called Run.
 package rig
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
+	"regexp"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"remsim/internal/bankd"
+	"remsim/internal/bankd/pcsc"
+	"remsim/internal/simulator"
 )
 
-// binEnv names the directory of the built programs in the environment of the process
-// that runs inside; it also tells that process that it is inside.
+// binEnv names the directory of the built programs, for the process inside.
 const binEnv = "REMSIM_RIG_BIN"
 
 var programs = []string{"remsim-server", "remsim-bankd", "remsim-client-shell", "remsim-apitool", "remsim-simulator"}
 
-// Enter builds the programs with the given flags of go build (such as "-race") and runs
-// the present process a second time in network, mount and PID namespaces of its own,
-// where it returns the directory of the programs. In the first process it returns the
-// second one's exit status (inside is false). Call it first in main or TestMain.
-func Enter(buildFlags ...string) (bin string, inside bool, status int) {
-	if bin = os.Getenv(binEnv); bin != "" {
-		if err := settle(); err != nil {
+// Run builds the programs with flags of go build (such as "-race"), runs the present process a second
+// time inside simulator.Isolate, and calls inside there with the directory of the programs. It
+// returns the exit status of that.
+func Run(inside func(bin string) (status int), buildFlags ...string) (status int) {
+	bin := os.Getenv(binEnv)
+	if bin == "" {
+		var err error
+		if bin, err = build(buildFlags); err != nil {
 			fmt.Fprintln(os.Stderr, "rig:", err)
-			os.Exit(1)
+			return 1
 		}
-		return bin, true, 0
+		defer os.RemoveAll(bin)
+		os.Setenv(binEnv, bin)
+		os.Setenv("GORACE", "atexit_sleep_ms=0") // else the race detector adds a second to each program's end
 	}
-	status, err := launch(buildFlags)
+	status, err := simulator.Isolate(context.Background(), "", func(string) int {
+		// Its processes in /proc, for the figures there.
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			fmt.Fprintln(os.Stderr, "rig: mount /proc:", err)
+			return 1
+		}
+		return inside(bin)
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rig:", err)
-		status = 1
 	}
-	return "", false, status
+	return status
 }
 
-// launch builds the programs, runs this process again inside and returns its exit status.
-func launch(buildFlags []string) (int, error) {
-	dir, err := os.MkdirTemp("", "remsim-rig-")
-	if err != nil {
-		return 0, err
+func build(flags []string) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "remsim-rig-"); err != nil {
+		return "", err
 	}
-	defer os.RemoveAll(dir)
-
-	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, buildFlags...)
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
 	for _, p := range programs {
 		args = append(args, "remsim/cmd/"+p)
 	}
-	build := exec.Command("go", args...)
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return 0, fmt.Errorf("build the programs: %w", err)
+	cmd := exec.Command("go", args...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		os.RemoveAll(dir)
+		return "", fmt.Errorf("build the programs: %w", err)
 	}
-
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	cmd := exec.Command(self, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), binEnv+"="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL, // and with process 1 of the PID namespace all others
-	}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // Pdeathsig is about the thread that starts the child
-	defer runtime.UnlockOSThread()
-	err = cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1), nil // a signal is reported as -1
-	case err != nil:
-		return 0, fmt.Errorf("make namespaces (this takes root or user namespaces): %w", err)
-	}
-	return 0, nil
+	return dir, nil
 }
 
-// settle furnishes fresh namespaces: a /proc of their processes, a private /run, the
-// loopback interface.
-func settle() error {
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
-	}
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo); err != nil {
-		return fmt.Errorf("bring up lo: %w", err)
-	}
-	return nil
+// A Readers is a pcscd with virtual readers and remsim-simulator's cards in them.
+type Readers struct {
+	PCSCD *simulator.PCSCD
+	Cards *Proc
 }
+
+// StartReaders starts pcscd and n cards, and waits until pcscd knows them all. Only inside Run.
+func StartReaders(bin string, n int) (r Readers, err error) {
+	if r.PCSCD, err = simulator.StartPCSCD(context.Background(), n, nil); err != nil {
+		return r, err
+	}
+	r.Cards, err = Start("cards", filepath.Join(bin, "remsim-simulator"), "cards", "--count", fmt.Sprint(n))
+	for i := 0; i < n && err == nil; i++ {
+		err = awaitCard(i)
+	}
+	if err != nil {
+		r.Stop()
+	}
+	return r, err
+}
+
+func awaitCard(i int) error {
+	spec := bankd.Slot{Pattern: regexp.MustCompile(Reader(i))}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		card, err := pcsc.Bank{}.Open(context.Background(), spec)
+		switch {
+		case err == nil:
+			return card.Close()
+		case !errors.Is(err, bankd.ErrNoCard) || time.Now().After(end):
+			return fmt.Errorf("card %d: %w", i, err)
+		}
+	}
+}
+
+// Stop ends pcscd and the cards.
+func (r Readers) Stop() {
+	if r.Cards != nil {
+		r.Cards.Kill()
+	}
+	r.PCSCD.Kill()
+}
+
+// Reader returns the pattern of virtual reader i for a slots file.
+func Reader(i int) string { return fmt.Sprintf("%s [0-9]+ %02d", simulator.ReaderName(i), i%2) }
