@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -32,8 +33,10 @@ type Seat struct {
 
 	mu    sync.Mutex
 	out   bool          // the card was pulled
+	conn  net.Conn      // to the reader, nil without one
 	moved chan struct{} // closed and made anew when out changes
-	once  sync.Once     // closes seen
+
+	once sync.Once // closes seen
 }
 
 // NewSeat makes the seat of a card at the reader that listens on addr. The card is used by Run only.
@@ -44,7 +47,8 @@ func NewSeat(addr netip.AddrPort, card bankd.Card, log *logrus.Entry) *Seat {
 // Seen is closed when a pcscd has asked the card for its ATR for the first time.
 func (s *Seat) Seen() <-chan struct{} { return s.seen }
 
-// Pull takes the card out of the reader, also in the middle of a command.
+// Pull takes the card out of the reader, also in the middle of a command. When it returns the
+// card answers no more.
 func (s *Seat) Pull() { s.move(true) }
 
 // Insert puts the card back.
@@ -52,11 +56,15 @@ func (s *Seat) Insert() { s.move(false) }
 
 func (s *Seat) move(out bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	conn := s.conn
 	if s.out != out {
 		s.out = out
 		close(s.moved)
 		s.moved = make(chan struct{})
+	}
+	s.mu.Unlock()
+	if out && conn != nil {
+		conn.Close()
 	}
 }
 
@@ -67,6 +75,15 @@ func (s *Seat) state() (out bool, moved <-chan struct{}) {
 	return s.out, s.moved
 }
 
+// connected notes the connection to the reader, or that there is none, and reports whether the
+// card may use it.
+func (s *Seat) connected(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = conn
+	return !s.out
+}
+
 // Run keeps the card in the reader, while it isn't pulled, until ctx ends.
 func (s *Seat) Run(ctx context.Context) {
 	missed := false // an attempt has failed since the last connection
@@ -74,25 +91,15 @@ func (s *Seat) Run(ctx context.Context) {
 		out, moved := s.state()
 		var pause <-chan time.Time // for ever: until the card moves
 		if !out {
-			session, cancel := context.WithCancel(ctx)
-			go func() {
-				select {
-				case <-moved:
-					cancel()
-				case <-session.Done():
-				}
-			}()
-			connected, err := s.connect(session)
-			cancel()
+			found, err := s.connect(ctx)
 			switch {
 			case ctx.Err() != nil:
-			case connected:
+			case found:
 				s.log.WithError(err).Info("card disconnected")
-				missed = false
 			case !missed:
 				s.log.WithError(err).Info("no virtual reader there, waiting for one")
-				missed = true
 			}
+			missed = !found
 			pause = time.After(retry)
 		}
 		select {
@@ -104,7 +111,7 @@ func (s *Seat) Run(ctx context.Context) {
 }
 
 // connect calls the reader and serves it until ctx or the connection ends.
-func (s *Seat) connect(ctx context.Context) (connected bool, err error) {
+func (s *Seat) connect(ctx context.Context) (found bool, err error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", s.addr.String())
 	if err != nil {
@@ -112,6 +119,10 @@ func (s *Seat) connect(ctx context.Context) (connected bool, err error) {
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	defer s.connected(nil)
+	if !s.connected(nc) {
+		return true, errors.New("pulled before it was there")
+	}
 	s.log.Info("card connected")
 	return true, s.serve(nc.(*net.TCPConn))
 }

@@ -147,18 +147,13 @@ func (c *card) Close() error {
 // errNoAnswer is an exchange that pcscd takes for a good one, with less than a status.
 var errNoAnswer = errors.New("no answer")
 
-// fail makes the error of an operation on c. Where an exchange has failed as it does when a card
-// is pulled or dies, it finds out which it was.
+// fail makes the error of an operation on c. A card that was pulled a moment ago looks like one
+// that doesn't answer.
 func (c *card) fail(what string, err error) error {
-	switch {
-	case !errors.Is(err, scard.ErrNotTransacted) && !errors.Is(err, scard.ErrCommError) && err != errNoAnswer:
-		err = fault(what, err)
-	case c.pulled():
-		err = fmt.Errorf("%s: %w (%w)", what, bankd.ErrNoCard, err)
-	default:
-		err = fmt.Errorf("%s: %w (%w)", what, bankd.ErrMute, err)
+	if kind(err) == bankd.ErrMute && c.pulled() {
+		return fmt.Errorf("reader %q: %s: %w (%w)", c.reader, what, bankd.ErrNoCard, err)
 	}
-	return fmt.Errorf("reader %q: %w", c.reader, err)
+	return fmt.Errorf("reader %q: %w", c.reader, fault(what, err))
 }
 
 // pulled reports whether the reader is empty. pcscd looks each 0.2 to 0.4 s, so that it isn't
@@ -190,6 +185,9 @@ func fault(what string, err error) error {
 
 // kind returns what an error of PC/SC means to a bank, nil for a fault of another kind.
 func kind(err error) error {
+	if err == errNoAnswer {
+		return bankd.ErrMute
+	}
 	var code scard.Error
 	if !errors.As(err, &code) {
 		return nil
@@ -197,11 +195,11 @@ func kind(err error) error {
 	switch code {
 	case scard.ErrNoSmartcard, scard.ErrRemovedCard:
 		return bankd.ErrNoCard
-	case scard.ErrUnresponsiveCard, scard.ErrUnpoweredCard:
+	case scard.ErrUnresponsiveCard, scard.ErrUnpoweredCard, scard.ErrNotTransacted:
 		return bankd.ErrMute
 	case scard.ErrUnknownReader, scard.ErrReaderUnavailable, scard.ErrNoReadersAvailable:
 		return bankd.ErrNoReader
-	case scard.ErrNoService, scard.ErrServiceStopped:
+	case scard.ErrNoService, scard.ErrServiceStopped, scard.ErrCommError: // the last: it has just gone
 		return errNoService
 	}
 	return nil

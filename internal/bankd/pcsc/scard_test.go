@@ -137,7 +137,7 @@ func (s *scripted) takeResets() []string {
 }
 
 // insert puts a card into reader i for the time of the test.
-func insert(t *testing.T, i int, card bankd.Card) *simulator.Seat {
+func insert(t testing.TB, i int, card bankd.Card) *simulator.Seat {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
@@ -162,7 +162,7 @@ func slotOf(pattern string) bankd.Slot {
 
 // await waits until pcscd says that reader i has a card that is ready, or none, and reports whether
 // it did so within d.
-func await(t *testing.T, i int, card bool, d time.Duration) bool {
+func await(t testing.TB, i int, card bool, d time.Duration) bool {
 	t.Helper()
 	ctx, err := scard.EstablishContext()
 	if err != nil {
@@ -202,7 +202,7 @@ func replace(t *testing.T, seat *simulator.Seat, i int) {
 }
 
 // open opens the card of reader i for the time of the test.
-func open(t *testing.T, b Bank, i int) bankd.Card {
+func open(t testing.TB, b Bank, i int) bankd.Card {
 	t.Helper()
 	c, err := b.Open(context.Background(), slotOf(reader(i)))
 	if err != nil {
@@ -440,6 +440,9 @@ func TestKind(t *testing.T) {
 		{scard.ErrReaderUnavailable, bankd.ErrNoReader},
 		{scard.ErrUnknownReader, bankd.ErrNoReader},
 		{scard.ErrServiceStopped, errNoService},
+		{scard.ErrCommError, errNoService},
+		{scard.ErrNotTransacted, bankd.ErrMute},
+		{errNoAnswer, bankd.ErrMute},
 		{scard.ErrInternalError, nil},
 		{errors.New("other"), nil},
 	} {
@@ -517,8 +520,8 @@ func TestService(t *testing.T) {
 	insert(t, 0, newScripted(0))
 	c := open(t, Bank{}, 0)
 	pcscd.Kill()
-	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258)); err == nil {
-		t.Error("Transmit without pcscd")
+	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258)); !errors.Is(err, errNoService) {
+		t.Errorf("Transmit: %v", err)
 	}
 	if err := c.Close(); err != nil {
 		t.Errorf("Close: %v", err)
@@ -537,4 +540,17 @@ func TestService(t *testing.T) {
 	pcscd = p
 	await(t, 0, true, long)
 	exchange(t, open(t, Bank{}, 0), "a0a40000022fe2", "9f0f")
+}
+
+// BenchmarkTransmit is a SELECT through scard, pcscd and a virtual reader.
+func BenchmarkTransmit(b *testing.B) {
+	insert(b, 0, softsim.New(simulator.Profile(0)))
+	c := open(b, Bank{}, 0)
+	cmd, buf := []byte{0xa0, 0xa4, 0, 0, 2, 0x3f, 0}, make([]byte, 0, 258)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Transmit(cmd, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
