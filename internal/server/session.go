@@ -17,7 +17,6 @@ import (
 
 	"remsim/internal/link"
 	"remsim/internal/rspro"
-	"remsim/internal/slot"
 )
 
 // Limits of a connection.
@@ -27,7 +26,7 @@ const (
 	probeTimeout    = 2 * time.Second  // for the PONG of one whose identity another one wants
 	refusedLinger   = 1 * time.Second  // between a refusal and the close
 	maxStrays       = 100              // PDUs out of place before a connection is closed
-	maxUnidentified = 4096             // connections at a time that haven't been accepted
+	maxUnidentified = 2048             // connections at a time that haven't been accepted
 	bankdPort       = 9999             // where a bankd listens that doesn't say
 )
 
@@ -49,8 +48,7 @@ type sessions struct {
 type session struct {
 	*sessions
 	conn  *link.Conn
-	hello chan hello // capacity 1: the connect request
-	req   rspro.PDU  // the same, to be answered
+	hello chan rspro.PDU // capacity 1: the connect request
 	log   atomic.Pointer[logrus.Entry]
 	// release takes the connection off the unidentified ones.
 	release func()
@@ -59,20 +57,6 @@ type session struct {
 	strays  int
 	// peer is whom errorInd is about; nil before a peer is accepted.
 	peer atomic.Pointer[peer]
-}
-
-// hello is a connect request.
-type hello struct {
-	req      rspro.PDU // for the response, without message
-	identity rspro.ComponentIdentity
-	features rspro.Features
-	// of a bankd
-	bank     bool
-	bankID   uint16
-	numSlots uint16
-	endpoint netip.AddrPort
-	// of a client
-	slot *slot.Client
 }
 
 // serve serves one connection until it ends.
@@ -86,7 +70,7 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 		return
 	}
 	head := &head{Conn: nc}
-	s := &session{sessions: ss, hello: make(chan hello, 1)}
+	s := &session{sessions: ss, hello: make(chan rspro.PDU, 1)}
 	s.release = sync.OnceFunc(func() { ss.unidentified.Add(-1) })
 	s.log.Store(log)
 	s.conn = link.New(head, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
@@ -106,30 +90,18 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 
 // handle takes the PDUs that answer no request, in the read loop.
 func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
-	h := hello{req: rspro.PDU{Version: pdu.Version, Tag: pdu.Tag}}
 	switch m := pdu.Msg.(type) {
-	case *rspro.ConnectBankReq:
-		h.bank, h.identity, h.features = true, m.Identity, m.Features
-		h.bankID, h.numSlots, h.endpoint = m.BankID, m.NumSlots, m.Endpoint
-	case *rspro.ConnectClientReq:
-		h.identity, h.features = m.Identity, m.Features
-		if m.Slot != nil {
-			c := *m.Slot
-			h.slot = &c
-		}
 	case *rspro.ErrorInd:
 		s.fault(m)
 		return
-	default:
-		s.stray(pdu)
-		return
+	case *rspro.ConnectBankReq, *rspro.ConnectClientReq:
+		if !s.greeted {
+			s.greeted = true
+			s.hello <- pdu
+			return
+		}
 	}
-	if s.greeted {
-		s.stray(pdu)
-		return
-	}
-	s.greeted = true
-	s.hello <- h
+	s.stray(pdu)
 }
 
 // stray passes over a PDU that has no place here: a request in the wrong direction or a
@@ -170,12 +142,13 @@ func (s *session) run() bool {
 	timer := time.NewTimer(identifyTimeout)
 	defer timer.Stop()
 	select {
-	case h := <-s.hello:
-		s.req = h.req
-		if h.bank {
-			return s.bank(h)
+	case pdu := <-s.hello:
+		switch m := pdu.Msg.(type) {
+		case *rspro.ConnectBankReq:
+			return s.bank(pdu, m)
+		case *rspro.ConnectClientReq:
+			return s.client(pdu, m)
 		}
-		return s.client(h)
 	case <-timer.C:
 		s.conn.Close(errUnidentified)
 	case <-s.conn.Done():
@@ -205,28 +178,23 @@ func (s *session) claim(add func() (holder, func())) bool {
 	}
 }
 
-// refuse answers the connect request with a reason and leaves the peer the time to read it.
-func (s *session) refuse(res rspro.Response) bool {
-	s.reply(res)
-	s.linger()
-	s.conn.Finish(fmt.Errorf("refused: %s", res.ResultCode()))
-	return false
-}
-
-// reply answers the connect request.
-func (s *session) reply(res rspro.Response) {
-	if err := s.conn.Reply(s.req, res); err != nil {
-		s.conn.Close(err)
-	}
-}
-
-// linger leaves a refused peer the time to read why.
-func (s *session) linger() {
+// refuse answers the connect request req with a reason and leaves the peer the time to read it.
+func (s *session) refuse(req rspro.PDU, res rspro.Response, name string) bool {
+	s.reply(req, res)
 	timer := time.NewTimer(refusedLinger)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-s.conn.Done():
+	}
+	s.conn.Finish(fmt.Errorf("refused as %s: %s", name, res.ResultCode()))
+	return false
+}
+
+// reply answers the connect request req.
+func (s *session) reply(req rspro.PDU, res rspro.Response) {
+	if err := s.conn.Reply(req, res); err != nil {
+		s.conn.Close(err)
 	}
 }
 
@@ -242,18 +210,19 @@ func (s *session) welcome(p *peer, name string) *logrus.Entry {
 	return log
 }
 
-func (s *session) newPeer(h hello) peer {
-	return peer{conn: s.conn, identity: h.identity, addr: s.conn.RemoteAddr(), features: h.features}
+func (s *session) newPeer(id rspro.ComponentIdentity, f rspro.Features) peer {
+	return peer{conn: s.conn, identity: id, addr: s.conn.RemoteAddr(), features: f}
 }
 
 // bank serves a bankd.
-func (s *session) bank(h hello) bool {
-	if h.identity.Type != rspro.Bankd {
-		s.conn.Close(fmt.Errorf("connectBankReq of a %s", h.identity.Type))
+func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
+	if req.Identity.Type != rspro.Bankd {
+		s.conn.Close(fmt.Errorf("connectBankReq of a %s", req.Identity.Type))
 		return false
 	}
-	p := &bankPeer{peer: s.newPeer(h), bank: h.bankID, numSlots: h.numSlots}
-	p.endpoint = endpoint(h.endpoint, p.addr)
+	p := &bankPeer{peer: s.newPeer(req.Identity, req.Features), bank: req.BankID, numSlots: req.NumSlots}
+	p.endpoint = endpoint(req.Endpoint, p.addr)
+	name := fmt.Sprintf("B%d", p.bank)
 	res := &rspro.ConnectBankRes{Identity: s.identity}
 	if !s.claim(func() (holder, func()) {
 		if old := s.state.addBank(p); old != nil {
@@ -262,14 +231,14 @@ func (s *session) bank(h hello) bool {
 		return nil, nil
 	}) {
 		res.Result = rspro.IdentityInUse
-		return s.refuse(res)
+		return s.refuse(pdu, res, name)
 	}
 	defer s.state.dropBank(p)
-	log := s.welcome(&p.peer, fmt.Sprintf("B%d", p.bank))
+	log := s.welcome(&p.peer, name)
 	// What the bankd is asked first is decided before it is told that it is accepted:
 	// whoever sees that sees its maps unacknowledged.
 	reqs := s.state.mapRequests(p)
-	s.reply(res)
+	s.reply(pdu, res)
 	for {
 		for _, q := range reqs {
 			s.ask(p, q, log)
@@ -298,9 +267,12 @@ func (s *session) ask(p *bankPeer, q mapRequest, log *logrus.Entry) {
 			return // the connection has ended; its reason is logged with that
 		}
 		r := result(m)
-		if r == rspro.OK {
+		switch {
+		case r == rspro.OK:
 			log.Info(done)
-		} else {
+		case q.remove && r == rspro.UnknownSlotmap:
+			log.Info("map was gone already")
+		default:
 			log.WithField("result", r.String()).Warn(name + " refused")
 		}
 		s.state.mapAnswered(p, q, r)
@@ -308,21 +280,20 @@ func (s *session) ask(p *bankPeer, q mapRequest, log *logrus.Entry) {
 }
 
 // client serves a client.
-func (s *session) client(h hello) bool {
-	if h.identity.Type != rspro.Client {
-		s.conn.Close(fmt.Errorf("connectClientReq of a %s", h.identity.Type))
+func (s *session) client(pdu rspro.PDU, req *rspro.ConnectClientReq) bool {
+	if req.Identity.Type != rspro.Client {
+		s.conn.Close(fmt.Errorf("connectClientReq of a %s", req.Identity.Type))
 		return false
 	}
-	p := &clientPeer{peer: s.newPeer(h)}
+	p := &clientPeer{peer: s.newPeer(req.Identity, req.Features)}
 	res := &rspro.ConnectClientRes{Identity: s.identity}
-	switch {
-	case h.slot == nil:
+	if req.Slot == nil {
 		if !s.state.assignClient(p) {
 			res.Result = rspro.IllegalClientID
-			return s.refuse(res)
+			return s.refuse(pdu, res, "client without a slot")
 		}
-	default:
-		p.slot = *h.slot
+	} else {
+		p.slot = *req.Slot
 		if !s.claim(func() (holder, func()) {
 			if old := s.state.addClient(p); old != nil {
 				return old.conn, func() { s.state.dropClient(old) }
@@ -330,13 +301,13 @@ func (s *session) client(h hello) bool {
 			return nil, nil
 		}) {
 			res.Result = rspro.IdentityInUse
-			return s.refuse(res)
+			return s.refuse(pdu, res, p.slot.String())
 		}
 	}
 	defer s.state.dropClient(p)
 	log := s.welcome(&p.peer, p.slot.String())
-	s.reply(res)
-	if p.waiting {
+	s.reply(pdu, res)
+	if req.Slot == nil {
 		s.assign(p, log)
 	}
 	for {

@@ -560,7 +560,7 @@ func TestInUse(t *testing.T) {
 					t.Errorf("closed after %v, want 1s", d)
 				}
 				first.Quiet(time.Minute)
-				w.expectLog("refused: identityInUse")
+				w.expectLog(": identityInUse")
 			})
 		})
 		t.Run(name+"/the first is dead", func(t *testing.T) {
@@ -740,6 +740,14 @@ func TestErrorInd(t *testing.T) {
 			if !strings.Contains(s, "card is mute") {
 				t.Errorf("lastError %q", s)
 			}
+		}
+		// Others have no say about the bank's slots.
+		c := w.client(m.Client)
+		w.expectTold(c, m.Bank, "10.0.0.7:9999")
+		c.Send(&rspro.ErrorInd{Sender: rspro.Client, Severity: rspro.Minor, Code: 1, Bank: &m.Bank, Text: "hearsay"})
+		w.expectLog("hearsay")
+		if sm, _ = w.Slotmap(m.Bank); strings.Contains(sm.LastError, "hearsay") {
+			t.Errorf("lastError %q", sm.LastError)
 		}
 		b.Send(&rspro.ErrorInd{Sender: rspro.Bankd, Severity: rspro.Minor, Code: 77})
 		w.expectLog("code 77")

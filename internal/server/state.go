@@ -68,6 +68,14 @@ type Target struct {
 	Bankd netip.AddrPort // port 0: no bankd, leave the one you have
 }
 
+// String returns a form for people, such as "B1:5 at 192.0.2.1:9999".
+func (t Target) String() string {
+	if t.none() {
+		return "none"
+	}
+	return t.Bank.String() + " at " + t.Bankd.String()
+}
+
 // none reports whether t tells of no bankd.
 func (t Target) none() bool { return t.Bankd.Port() == 0 }
 
@@ -494,12 +502,16 @@ func (s *State) ending(sm slot.Map) bool {
 	})
 }
 
-// fault takes an error that a peer reported about itself or, with b, about a bank slot.
+// fault takes an error that a peer reported about itself or, with b, a bankd about one of
+// its slots.
 func (s *State) fault(p *peer, b *slot.Bank, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.lastError = text
 	if b == nil {
+		return
+	}
+	if bk := s.banks[b.ID]; bk == nil || bk.peer == nil || &bk.peer.peer != p {
 		return
 	}
 	if m := s.wanted(*b); m != nil {
@@ -518,8 +530,8 @@ func (s *State) Report(w io.Writer) {
 			b.ID, b.Addr, b.State(), b.NumSlots, b.Endpoint, b.Since.Format(time.RFC3339))
 	}
 	for _, c := range s.Clients() {
-		fmt.Fprintf(w, "client %s %s %s bankd=%s since=%s\n",
-			c.Slot, c.Addr, c.State(), c.Told, c.Since.Format(time.RFC3339))
+		fmt.Fprintf(w, "client %s %s %s told=%q since=%s\n",
+			c.Slot, c.Addr, c.State(), c.Told.String(), c.Since.Format(time.RFC3339))
 	}
 	for _, m := range s.Slotmaps() {
 		fmt.Fprintf(w, "slotmap %s %s changed=%s error=%q\n", m.Map, m.State, m.Changed.Format(time.RFC3339), m.LastError)
