@@ -40,8 +40,8 @@ type Config struct {
 type Env struct {
 	Net     link.Network
 	Log     *logrus.Logger
-	Readers Bank // cards in PC/SC readers
-	Softsim Bank // cards in software
+	Readers ReaderBank // cards in PC/SC readers
+	Softsim Bank       // cards in software
 	// OnReport takes the function that writes the state of slots and connections; nil: nobody asks.
 	OnReport func(ctx context.Context, write func(io.Writer))
 }
@@ -73,11 +73,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if env.OnReport != nil {
 		env.OnReport(ctx, d.writeReport)
 	}
-	go d.checkReaders() // it may hang in PC/SC like any card call
-
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	d.life = life
+	go d.checkReaders() // it may hang in PC/SC like any card call
 	var running sync.WaitGroup
 	running.Go(func() { link.Serve(ctx, ln, log, func(_ context.Context, nc net.Conn) { d.serve(nc) }) })
 	running.Go(func() { d.control().Run(ctx) })
@@ -174,8 +173,15 @@ func (d *bankd) checkReaders() {
 	if len(specs) == 0 {
 		return
 	}
-	readers, err := d.env.Readers.Readers()
-	if err != nil {
+	ctx, stop := context.WithCancel(d.life)
+	defer stop()
+	var readers []string
+	if err := d.env.Readers.Watch(ctx, func(list []Reader) {
+		for _, r := range list {
+			readers = append(readers, r.Name)
+		}
+		stop()
+	}); err != nil {
 		log.WithError(err).Warn("no list of readers")
 		return
 	}

@@ -9,11 +9,11 @@ import (
 	"errors"
 )
 
-// A Bank opens cards and says where they could be: PC/SC readers, or cards in
-// software. Its methods may be called by several goroutines at once.
+// A Bank opens cards: those in PC/SC readers, or cards in software. Its methods may be
+// called by several goroutines at once.
 type Bank interface {
 	// Check reports what is wrong with the card of s as the slots file names it,
-	// without looking for it. It is asked once, when the file is read.
+	// without looking for it. It is asked once each time the file is read.
 	Check(s Slot) error
 	// Open finds the card of s and powers it up; no reset beyond that, and no
 	// command, reaches the card. Errors tell their kind by wrapping one of the
@@ -21,8 +21,30 @@ type Bank interface {
 	// goroutine that called Open. When ctx ends nobody wants the card any more:
 	// an Open that can't stop then may go on, its card is closed at once.
 	Open(ctx context.Context, s Slot) (Card, error)
-	// Readers returns the names of the readers that are there. It may block.
-	Readers() ([]string, error)
+}
+
+// A ReaderBank is a Bank whose cards are in readers that come and go, and with them the
+// cards. Its Open is given a Slot with the name of the reader. Cards in software are
+// always there: their Bank needs no Watch.
+type ReaderBank interface {
+	Bank
+	// Watch calls changed, never two at a time, with all readers there are: soon after
+	// it was called, and each time something changed, a card within a second; nil as
+	// long as there is no service that knows readers (pcscd). What a call is given
+	// is changed's to keep. Calls that tell nothing new do no harm. Watch goes on
+	// whatever happens to service and readers, until ctx ends, and returns an error only
+	// when it can never work. A call into a service that hangs may delay its return.
+	Watch(ctx context.Context, changed func([]Reader)) error
+}
+
+// A Reader is one place for a card as its Bank sees it.
+type Reader struct {
+	Name    string // what patterns of the slots file are searched in; no two have the same
+	Present bool   // there is a card, mute ones included
+	ATR     []byte // of the card; nil when it isn't known
+	// Changes grows with each insertion and each removal, so that a card that was swapped
+	// between two reports is seen: Present both times, Changes not the same.
+	Changes uint64
 }
 
 // A Card is a card that is powered up. Its methods are called by one goroutine

@@ -150,12 +150,14 @@ func (rs readers) Open(ctx context.Context, s Slot) (Card, error) {
 	return r, nil
 }
 
-func (rs readers) Readers() ([]string, error) {
-	var names []string
+func (rs readers) Watch(ctx context.Context, changed func([]Reader)) error {
+	var list []Reader
 	for i := range rs {
-		names = append(names, fmt.Sprintf("Fake Reader %02d", i))
+		list = append(list, Reader{Name: fmt.Sprintf("Fake Reader %02d", i), Present: true, ATR: testATR})
 	}
-	return names, nil
+	changed(list)
+	<-ctx.Done()
+	return nil
 }
 
 var testATR = []byte{0x3b, 0x7d, 0x94, 0, 0, 0x55, 0x55, 0x53, 0x0a, 0x74, 0x86, 0x93, 0x0b, 0x24, 0x7c, 0x4d, 0x54, 0x68}

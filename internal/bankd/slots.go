@@ -23,6 +23,9 @@ type Slot struct {
 	Spec    string         // the third field as written: a pattern, or "softsim:…"
 	Pattern *regexp.Regexp // searched in the names of PC/SC readers; nil for a software card
 	Line    int            // line of the file, from 1
+	// Reader is the name of the reader that was found by the pattern, for Bank.Open. It
+	// isn't part of the line.
+	Reader string
 }
 
 // Software reports whether s names a card in software.

@@ -21,3 +21,6 @@ func (Bank) Open(context.Context, bankd.Slot) (bankd.Card, error) { return nil, 
 
 // Readers returns an error.
 func (Bank) Readers() ([]string, error) { return nil, errNotBuilt }
+
+// Watch returns an error.
+func (Bank) Watch(context.Context, func([]bankd.Reader)) error { return errNotBuilt }

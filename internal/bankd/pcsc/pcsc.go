@@ -14,4 +14,4 @@ type Bank struct {
 	Shared bool
 }
 
-var _ bankd.Bank = Bank{}
+var _ bankd.ReaderBank = Bank{}
