@@ -53,7 +53,7 @@ func Cards(ctx context.Context, c Config) error {
 	}
 	var run, seen sync.WaitGroup
 	for i := range c.Count {
-		log := c.Log.WithField("card", strconv.Itoa(i))
+		log := c.Log.WithFields(logrus.Fields{"cat": "DMAIN", "card": strconv.Itoa(i)})
 		var card bankd.Card
 		if c.Card != nil {
 			card = c.Card(i)
