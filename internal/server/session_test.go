@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -456,9 +457,6 @@ func TestBadInput(t *testing.T) {
 		{"other extension", hex("0002 ee 09 30"), closed, "extension"},
 		{"frame too long", hex("ffff ee 07 30"), closed, "too long"},
 		{"no BER", hex("0005 ee 07 deadbeef"), closed, "bad PDU"},
-		{"HTTP", func(p *testnet.Peer) { p.Write([]byte("GET / HTTP/1.1\r\n\r\n")) }, closed, "an HTTP client on the RSPRO port"},
-		{"TLS", hex("16 0301 0200 0100 01fc 0303"), closed, "a TLS client on the RSPRO port"},
-		{"SSH", func(p *testnet.Peer) { p.Write([]byte("SSH-2.0-OpenSSH_9.2\r\n")) }, closed, "an SSH client on the RSPRO port"},
 		{"unsolicited removeMappingRes", send(&rspro.RemoveMappingRes{}), ignored, "removeMappingRes"},
 		{"unsolicited createMappingRes", send(&rspro.CreateMappingRes{}), ignored, "createMappingRes"},
 		{"unsolicited configClientBankRes", send(&rspro.ConfigClientBankRes{}), ignored, "configClientBankRes"},
@@ -510,6 +508,33 @@ func TestBadInput(t *testing.T) {
 				w.expectMap(b, true, m, rspro.OK)
 				w.expectTold(c, m.Bank, "0.0.0.0:0")
 			})
+		})
+	}
+}
+
+// TestStranger connects programs that don't speak RSPRO: the log says what they are.
+func TestStranger(t *testing.T) {
+	for _, tt := range []struct{ says, log string }{
+		{"GET / HTTP/1.1\r\n\r\n", "an HTTP client on the RSPRO port"},
+		{"OPTIONS * HTTP/1.1\r\n\r\n", "an HTTP client on the RSPRO port"},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "a TLS client on the RSPRO port"},
+		{"SSH-2.0-OpenSSH_9.2\r\n", "an SSH client on the RSPRO port"},
+		{"", "connection without a word"},
+	} {
+		inWorld(t, func(t *testing.T, w *world) {
+			c, err := w.net.Host("10.0.0.7").Dial(t.Context(), netip.MustParseAddrPort(serverAddr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := io.WriteString(c, tt.says); err != nil {
+				t.Fatal(err)
+			}
+			if tt.says == "" {
+				c.Close()
+			}
+			io.Copy(io.Discard, c) //nolint:errcheck // ends somehow
+			w.expectLog(tt.log)
 		})
 	}
 }
