@@ -14,7 +14,7 @@ help:
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
 	@echo 'make lint     the checks of style only'
-	@echo 'make bench    how fast it is'
+	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make install  bin/ to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
@@ -33,9 +33,16 @@ test:
 lint:
 	@.ci/run lint
 
+# The figures of doc/performance.md stand below its marker.
 bench:
 	@contrib/install-deps test
-	go test -run '^$$' -bench . -benchmem ./internal/rspro ./internal/server
+	@mkdir -p .cache
+	@go run ./internal/e2e/bench >.cache/bench.md; status=$$?; cat .cache/bench.md; exit $$status
+	@if [ -n '$(WRITE)' ]; then \
+		sed '/^<!-- make bench/q' doc/performance.md >.cache/performance.md && \
+		{ cat .cache/performance.md; echo; cat .cache/bench.md; } >doc/performance.md; \
+	fi
+	go test -run '^$$' -bench . -benchmem ./internal/rspro ./internal/link ./internal/bankd ./internal/server/...
 
 fuzz:
 	@contrib/install-deps build
