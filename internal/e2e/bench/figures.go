@@ -30,7 +30,13 @@ func (s series) quantile(q float64) time.Duration {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
-func micros(d time.Duration) string { return fmt.Sprintf("%.0f µs", float64(d)/1e3) }
+// micros returns d in microseconds, with a digit behind the point when it is short.
+func micros(d time.Duration) string {
+	if d < 10*time.Microsecond {
+		return fmt.Sprintf("%.1f µs", float64(d)/1e3)
+	}
+	return fmt.Sprintf("%.0f µs", float64(d)/1e3)
+}
 
 // table writes rows as a Markdown table; the first row is the heading.
 func table(w io.Writer, rows ...[]string) {

@@ -241,6 +241,37 @@ func TestShellInput(t *testing.T) {
 	}
 }
 
+// TestShellReset resets the card from the shell, twice: each time what was selected is forgotten.
+func TestShellReset(t *testing.T) {
+	s := newSite(t)
+	s.create(0, 1)
+	s.startBankd(readerSpecs(1))
+	sh := s.client(1)
+	s.operational(sh)
+	twin := twinOf(0)
+	var buf [258]byte
+	for range 2 {
+		for _, cmd := range []string{"a0a40000027f20", "a0a40000026f07", "a0b0000009", "reset", "a0b0000009"} {
+			if cmd == "reset" {
+				if _, err := io.WriteString(sh.Stdin, "Reset\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				if err := twin.Reset(true); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			want, err := twin.Transmit(unhex(cmd), buf[:])
+			if err == nil {
+				err = sh.exchange(unhex(cmd), want)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestPipe runs two commands as a script would: the shell waits for the card, and ends after the last
 // answer.
 func TestPipe(t *testing.T) {
