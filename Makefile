@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 PREFIX   ?= /usr/local
+DOCDIR   ?= $(PREFIX)/share/doc/remsim
 DESTDIR  ?=
 FUZZTIME ?= 1m
 
@@ -16,7 +17,7 @@ help:
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
-	@echo 'make install  bin/ to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make install  what make build has made, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
 
 build:
@@ -48,10 +49,13 @@ fuzz:
 	@contrib/install-deps build
 	@.ci/fuzz $(FUZZTIME)
 
-install: build
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/doc/remsim'
-	install bin/* '$(DESTDIR)$(PREFIX)/bin'
-	install -m 644 README.md COPYING CHANGELOG.md doc/*.md '$(DESTDIR)$(PREFIX)/share/doc/remsim'
+# Doesn't build: root often has no Go in its PATH.
+install:
+	@test -x bin/remsim-server || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(DOCDIR)/doc'
+	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
+	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
+	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
 
 clean:
-	rm -rf bin
+	rm -rf bin .cache

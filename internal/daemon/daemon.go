@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -76,11 +77,14 @@ func prepare(cmd *cobra.Command, running *bool) {
 		cmd.Version = Version()
 		cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 		VersionFlag(cmd.Flags(), "V")
+		if cmd.HasSubCommands() {
+			cmd.SetHelpCommand(helpCommand())
+			cmd.InitDefaultHelpCmd()
+		}
 	}
 
 	run, check := cmd.RunE, cmd.Args
 	switch {
-	case cmd.Run != nil: // cobra's own
 	case run == nil:
 		cmd.RunE = func(*cobra.Command, []string) error { return nil }
 		check = wantCommand
@@ -93,16 +97,35 @@ func prepare(cmd *cobra.Command, running *bool) {
 			check = noArguments
 		}
 	}
-	if check != nil {
-		cmd.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return err
-			}
-			return missing(c)
+	cmd.Args = func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return err
 		}
+		return missing(c)
 	}
 	for _, sub := range cmd.Commands() {
 		prepare(sub, running)
+	}
+}
+
+// helpCommand returns the command help, which cobra's own does, too, but for unknown commands.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "What a command does, and its options",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of := cmd.Root()
+			for _, name := range args {
+				i := slices.IndexFunc(of.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+				if i < 0 {
+					return unknownCommand(of, name)
+				}
+				of = of.Commands()[i]
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
 	}
 }
 

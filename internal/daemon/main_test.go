@@ -217,6 +217,21 @@ func TestVersionFlag(t *testing.T) {
 	}
 }
 
+func TestHelpCommand(t *testing.T) {
+	for args, want := range map[string]string{"help": "Available Commands:", "help cards": "--count 1..64", "cards -h": "--count 1..64"} {
+		root := &cobra.Command{Use: "remsim-test"}
+		var count uint16
+		cards := &cobra.Command{Use: "cards", RunE: func(*cobra.Command, []string) error { return nil }}
+		Uint16Var(cards.Flags(), &count, "count", "", 1, 1, 64, "how many")
+		root.AddCommand(cards)
+		var out, errOut bytes.Buffer
+		status := Execute(t.Context(), root, strings.Fields(args), &out, &errOut)
+		if status != 0 || errOut.Len() > 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: status %d, error %q, output without %q: %s", args, status, &errOut, want, &out)
+		}
+	}
+}
+
 // The options of a command below another are checked as those of a program.
 func TestSubcommands(t *testing.T) {
 	for _, tt := range []struct {
@@ -229,6 +244,7 @@ func TestSubcommands(t *testing.T) {
 		{"", 2, "remsim-test: command missing: want one of cards, modem\n"},
 		{"crads", 2, "remsim-test: unknown command \"crads\": want one of cards, modem\n"},
 		{"cards --count 0", 2, "remsim-test: option --count: value \"0\": want a number 1..64\n"},
+		{"help crads", 2, "remsim-test: unknown command \"crads\": want one of cards, modem\n"},
 		{"cards extra", 2, "remsim-test: unexpected argument \"extra\": remsim-test cards takes options only\n"},
 		{"modem", 1, "remsim-test: no modem\n"},
 	} {

@@ -65,17 +65,25 @@ func noArguments(cmd *cobra.Command, args []string) error {
 
 // wantCommand is the check of a command that only has others below it.
 func wantCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return unknownCommand(cmd, args[0])
+	}
+	return Usagef("command missing: want one of %s", commands(cmd))
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	return Usagef("unknown command %q: want one of %s", name, commands(cmd))
+}
+
+// commands lists the commands below cmd.
+func commands(cmd *cobra.Command) string {
 	var names []string
 	for _, sub := range cmd.Commands() {
 		if sub.IsAvailableCommand() {
 			names = append(names, sub.Name())
 		}
 	}
-	want := strings.Join(names, ", ")
-	if len(args) > 0 {
-		return Usagef("unknown command %q: want one of %s", args[0], want)
-	}
-	return Usagef("command missing: want one of %s", want)
+	return strings.Join(names, ", ")
 }
 
 // missing reports an option that is mandatory (cobra.MarkFlagRequired) and isn't there.
