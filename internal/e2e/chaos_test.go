@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,7 +42,9 @@ func chaos(w *world, r *rand.Rand) {
 	}
 	var answers int
 	stop := make(chan struct{})
-	done := make(chan int)
+	end := sync.OnceFunc(func() { close(stop) })
+	defer end()
+	done := make(chan int, chaosClients)
 	for id := range chaosClients {
 		go func() { done <- w.busy(slot.Client{ID: uint16(id + 1)}, stop) }()
 	}
@@ -55,7 +58,7 @@ func chaos(w *world, r *rand.Rand) {
 		p.setDown(false)
 	}
 	time.Sleep(5 * time.Minute) // the schedule may be at its slow end
-	close(stop)
+	end()
 	for range chaosClients {
 		answers += <-done
 	}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"remsim/internal/link"
+	"remsim/internal/rspro"
 	"remsim/internal/slot"
+	"remsim/internal/testnet"
 )
 
 var (
@@ -147,6 +151,56 @@ func TestRemove(t *testing.T) {
 			t.Error("the other client had no answers")
 		}
 		other.happened(0, entered(b1)...)
+	})
+}
+
+// TestRemoveDeaf removes the map of a client that the server can't tell: the bankd ends its session, and
+// doesn't let it back.
+func TestRemoveDeaf(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startBankd(1)
+		accepted, lost := make(chan bool, 1), make(chan bool, 1)
+		deaf := w.start("deaf client", "10.0.3.1", func(ctx context.Context, h *testnet.Host) error {
+			c := link.Caller{
+				Net: h, Addr: bankdAddr(1) + ":9999", Want: rspro.Bankd,
+				Hello: func() rspro.Message {
+					return &rspro.ConnectClientReq{Slot: &c1, Identity: rspro.ComponentIdentity{
+						Type: rspro.Client, Name: "deaf", Software: "remsim-client", SWVersion: "1",
+					}}
+				},
+				Accept: func(_ *link.Conn, r rspro.Response) error {
+					if r.ResultCode() != rspro.OK {
+						return &link.RefusedError{Result: r.ResultCode()}
+					}
+					accepted <- true
+					return nil
+				},
+				Down: func(error) { lost <- true },
+			}
+			return c.Run(ctx)
+		})
+		defer deaf.stop()
+		w.create(slot.Map{Bank: b0, Client: c1})
+		happens := func(c <-chan bool) bool {
+			select {
+			case <-c:
+				return true
+			case <-time.After(time.Minute):
+				return false
+			}
+		}
+		if !happens(accepted) {
+			t.Fatal("the client isn't accepted")
+		}
+		w.onlyOpen(b0)
+		w.remove(b0)
+		if !happens(lost) {
+			t.Error("the client still has its session")
+		}
+		w.onlyOpen()
+		if happens(accepted) {
+			t.Error("the client is back without a map")
+		}
 	})
 }
 

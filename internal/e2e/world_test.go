@@ -471,7 +471,7 @@ func (m *modem) idle() {
 // answered; none may fail.
 func (m *modem) steady(b slot.Bank) (stop func() int) {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan int)
+	done := make(chan int, 1)
 	go func() {
 		n := 0
 		for ; ctx.Err() == nil; n++ {
