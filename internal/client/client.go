@@ -58,7 +58,8 @@ type Frontend interface {
 	// Remote switches the modem to the remote SIM, or back to its local one.
 	Remote(ctx context.Context, on bool)
 	// ATR sets the ATR the modem shall get at its next reset; card says that a card
-	// is there and answers commands. The slice is the frontend's to keep.
+	// is there and answers commands. A bankd that knows AtrAfterReset tells it after each reset of
+	// the card, so that it is often the same as before. The slice is the frontend's to keep.
 	ATR(ctx context.Context, atr []byte, card bool)
 	// Insert shows the modem that a card is in its slot.
 	Insert(ctx context.Context)
@@ -75,7 +76,7 @@ type State int
 const (
 	Init         State = iota // the server has not accepted us yet
 	Unconfigured              // no bankd to go to
-	WaitBankd                 // going to the bankd we were told
+	WaitBankd                 // going to the bankd we were told, or staying with it until it has a card
 	Operational               // the bankd has accepted us
 )
 

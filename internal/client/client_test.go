@@ -438,6 +438,117 @@ func TestCardNotPresent(t *testing.T) {
 	})
 }
 
+// With a bankd that serves those who stay the client does so, for as long as it takes.
+func TestLateATR(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.meetServer()
+		w.tell(here, bankAddr)
+		stay := func() {
+			t.Helper()
+			w.bankd = testnet.AcceptPeer(t, w.bankLn)
+			m, req := testnet.ExpectPDU[*rspro.ConnectClientReq](w.bankd)
+			if m.Features != rspro.AtrAfterReset {
+				t.Errorf("presents itself with features %b", m.Features)
+			}
+			w.bankd.Reply(req, &rspro.ConnectClientRes{
+				Identity: testnet.Identity(rspro.Bankd), Result: rspro.CardNotPresent, Features: rspro.LateAtr,
+			})
+		}
+		stay()
+		w.bankd.Quiet(10 * time.Minute)
+		if s := w.core.State(); s != client.WaitBankd {
+			t.Errorf("state %v", s)
+		}
+		w.expect("modem", w.modem.take())
+		w.expect("scripts", w.scripts.take(), "event-server-connect", "event-config-bankd")
+		w.expect("bankd's state in a report", report(w.core, "REMSIM_BANKD_STATE"), "ESTABLISHED")
+
+		// A server that is new says the same: the connection stays.
+		w.server.Close()
+		w.meetServer()
+		w.tell(here, bankAddr)
+		w.bankd.Quiet(time.Second)
+
+		w.card()
+		w.exchange()
+		w.expect("modem", w.modem.take(), append(enterSteps, "atr")...)
+		w.expect("scripts", w.scripts.take(), append([]string{"event-server-connect"}, enterScripts...)...)
+		if v := w.vars["event-bankd-connect"]; !slices.Contains(v, "REMSIM_BANKD_STATE=CONNECTED") {
+			t.Errorf("event-bankd-connect got %q", v)
+		}
+
+		// The map is removed, and the bankd disconnects; later it is there again.
+		w.bankd.Close()
+		stay()
+		w.expect("modem", w.modem.take(), leaveSteps...)
+		w.expect("scripts", w.scripts.take(), leaveScripts...)
+		w.tell(slot.Bank{}, netip.MustParseAddrPort("0.0.0.0:0"))
+		w.bankd.ExpectEnd(time.Second)
+		w.expect("modem", w.modem.take())
+		w.tell(here, bankAddr)
+		stay()
+		w.card()
+		w.exchange()
+
+		// A bankd that is gone while we stay is missed by the keep-alive, and come back to.
+		w.bankd.Close()
+		stay()
+		w.bankd.Mute(true)
+		w.bankd.ExpectEnd(time.Minute)
+		w.meetBankd(rspro.OK)
+		w.card()
+		w.exchange()
+	})
+}
+
+// A card that is pulled and put back while all stays connected: the modem sees its slot
+// empty and filled, and nothing else.
+func TestHotPlug(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.serve()
+		w.modem.take()
+		w.scripts.take()
+		present := func(s slot.Signal) {
+			w.bankd.Send(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: s}})
+		}
+		for range 100 {
+			present(slot.Off)
+			w.expect("modem, card pulled", w.modem.take(), "remove")
+			w.expect("scripts, card pulled", w.scripts.take(), "request-card-remove")
+			// Whether the bankd says that it is there, or only sends its ATR, is the same.
+			present(slot.On)
+			w.expect("modem, no ATR yet", w.modem.take())
+			w.card()
+			w.expect("modem, card put back", w.modem.take(), "atr", "insert")
+			w.expect("scripts, card put back", w.scripts.take(), "request-card-insert")
+			present(slot.On)
+			w.exchange()
+		}
+		// A swap that is faster than anybody looks: both in one segment.
+		w.bankd.SendPDU(
+			rspro.PDU{Version: rspro.Version, Msg: &rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}},
+			rspro.PDU{Version: rspro.Version, Msg: &rspro.SetAtrReq{Slot: me, ATR: cardATR}},
+		)
+		w.bankd.Expect(rspro.ChoiceSetAtrRes)
+		w.expect("modem, card swapped", w.modem.take(), "remove", "atr", "insert")
+		w.exchange()
+	})
+}
+
+// report returns the values of the lines of a report that begin with name.
+func report(c *client.Core, name string) (values []string) {
+	var b strings.Builder
+	c.Report(&b)
+	for line := range strings.Lines(b.String()) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
 // A server in the bankd's place, and the other way round: a log line that says so.
 func TestWrongPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -35,7 +35,9 @@ import (
 //	                                     ▼                     │  │
 //	                                   OPERATIONAL ────────────┴──┘
 //
-// Losing the server changes nothing. Its methods may be called from any goroutine.
+// A bankd that has no map or no card for us answers cardNotPresent. One that has told LateAtr has
+// us stay, in WAIT_BANKD, and accepts us by its first setAtrReq; from others we come back by the
+// schedule. Losing the server changes nothing. Its methods may be called from any goroutine.
 type Core struct {
 	cfg      Config
 	env      Env
@@ -53,7 +55,7 @@ type Core struct {
 	retarget context.CancelFunc
 	server   link.State
 	bankd    link.State
-	session  *session  // with the bankd; nil unless operational
+	session  *session  // with the bankd; nil unless operational, or staying in WAIT_BANKD
 	phys     slot.Phys // what the modem did last, in whatever state
 	physSeen bool      // phys was told by the frontend
 
@@ -74,8 +76,8 @@ type peer interface {
 	Close(error)
 }
 
-// A session is the time between acceptance by a bankd and the end of that.
-// Whatever belongs to another session than the present one is void.
+// A session is the time between a bankd's answer that has us stay, with or without a card, and the
+// end of that. Whatever belongs to another session than the present one is void.
 type session struct {
 	peer    peer
 	target  *target
@@ -234,15 +236,9 @@ func (c *Core) bankdCaller(t *target) *link.Caller {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			s := c.slot
-			return &rspro.ConnectClientReq{Identity: c.identity, Slot: &s}
+			return &rspro.ConnectClientReq{Identity: c.identity, Slot: &s, Features: rspro.AtrAfterReset}
 		},
-		// cardNotPresent is a refusal like others: the schedule brings us back.
-		Accept: func(conn *link.Conn, res rspro.Response) error {
-			if r := res.ResultCode(); r != rspro.OK {
-				return &link.RefusedError{Result: r}
-			}
-			return c.bankdUp(conn, t)
-		},
+		Accept:  func(conn *link.Conn, res rspro.Response) error { return c.bankdUp(conn, t, res) },
 		Handle:  func(conn *link.Conn, p rspro.PDU) { c.fromBankd(conn, p) },
 		Down:    func(error) { c.bankdDown(t) },
 		OnState: func(s link.State) { c.bankdState(t, s) },
@@ -386,21 +382,31 @@ func (c *Core) configureLocked(t *target) {
 
 // Events of the bankd.
 
-// bankdUp: the bankd has accepted us.
-func (c *Core) bankdUp(p peer, t *target) error {
+// bankdUp: the bankd has answered our connectClientReq. An error ends the connection.
+func (c *Core) bankdUp(p peer, t *target, res rspro.Response) error {
 	c.mu.Lock()
 	defer c.release()
 	if c.target != t {
 		return errors.New("the server has told another bankd meanwhile")
 	}
-	c.bankd = link.Connected
-	c.session = &session{peer: p, target: t, told: initial}
-	c.become(Operational)
-	c.enter()
-	if c.physSeen {
-		c.tell(c.phys)
+	s := &session{peer: p, target: t, told: initial}
+	switch r := res.ResultCode(); {
+	case r == rspro.OK:
+		c.session = s
+		c.enter()
+	case r == rspro.CardNotPresent && late(res):
+		c.session = s
+		c.note(logrus.InfoLevel, logrus.Fields{"bank": t.bank}, "bankd has no card for us yet: waiting for it")
+	default:
+		return &link.RefusedError{Result: r}
 	}
 	return nil
+}
+
+// late reports whether the bankd of res serves clients that stay after cardNotPresent.
+func late(res rspro.Response) bool {
+	m, ok := res.(*rspro.ConnectClientRes)
+	return ok && m.Features.Has(rspro.LateAtr)
 }
 
 // bankdDown: the connection to the bankd of t is lost.
@@ -418,7 +424,8 @@ func (c *Core) bankdDown(t *target) {
 func (c *Core) bankdState(t *target, s link.State) {
 	c.mu.Lock()
 	defer c.release()
-	if c.target == t {
+	// A bankd that has us wait for a card has not accepted us yet, whatever the connection says.
+	if c.target == t && (s != link.Connected || c.state == Operational) {
 		c.bankd = s
 	}
 }
@@ -467,6 +474,9 @@ func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
 	if c.cfg.KeepATR {
 		atr = c.cfg.ATR
 	}
+	if c.state != Operational {
+		c.enter() // the bankd had us wait for this
+	}
 	s.card = true
 	c.showATR(atr, true)
 	if s.removed {
@@ -513,7 +523,7 @@ func (c *Core) bankSlotStatus(p peer, m *rspro.BankSlotStatusInd) {
 	switch {
 	case m.From != s.target.bank || m.To != c.slot:
 		c.note(logrus.WarnLevel, fields, "status of other slots dropped")
-	case m.Phys.Card != slot.Off || s.removed:
+	case m.Phys.Card != slot.Off || s.removed || c.state != Operational:
 		c.note(logrus.DebugLevel, fields, "status of the card's slot")
 	default:
 		c.note(logrus.InfoLevel, fields, "card has gone")
@@ -612,7 +622,7 @@ func (c *Core) Status(p slot.Phys) {
 	old := c.phys
 	c.phys, c.physSeen = merge(old, p), true
 	s := c.session
-	if s == nil {
+	if s == nil || c.state != Operational {
 		return
 	}
 	reset := s.told.VCC != slot.Off && c.phys.VCC == slot.Off || !s.told.Reset && c.phys.Reset
@@ -681,16 +691,23 @@ func (c *Core) become(to State) {
 	c.state = to
 }
 
-// enter makes the modem use the remote SIM. Requires mu.
+// enter is what follows when the bankd of the session accepts us: the modem uses the remote SIM.
+// Requires mu.
 func (c *Core) enter() {
+	c.bankd = link.Connected
+	c.become(Operational)
 	c.showATR(c.cfg.ATR, false)
 	c.act(simRemote, func(ctx context.Context) { c.frontend.Remote(ctx, true) })
 	c.act(cardInsert, c.frontend.Insert)
 	c.act(modemReset, c.frontend.ResetModem)
 	c.cause(bankdConnect)
+	if c.physSeen {
+		c.tell(c.phys)
+	}
 }
 
-// endSession leaves the bankd, if we are with one, and gives the modem its local SIM. Requires mu.
+// endSession leaves the bankd, if we are with one, and gives the modem its local SIM if it
+// used the remote one. Requires mu.
 func (c *Core) endSession() {
 	s := c.session
 	if s == nil {
@@ -698,6 +715,9 @@ func (c *Core) endSession() {
 	}
 	c.session = nil
 	s.drop()
+	if c.state != Operational {
+		return
+	}
 	c.act(cardRemove, c.frontend.Remove)
 	c.act(simLocal, func(ctx context.Context) { c.frontend.Remote(ctx, false) })
 	c.act(modemReset, c.frontend.ResetModem)

@@ -68,9 +68,20 @@ func (b *bench) told(bank slot.Bank, a netip.AddrPort) {
 
 func (b *bench) accepted(t *testing.T) {
 	t.Helper()
-	if err := b.bankdUp(b.bankd, b.target); err != nil {
+	if err := b.bankdUp(b.bankd, b.target, &rspro.ConnectClientRes{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// staying is a client that a bankd without a card for it has stay.
+func staying(t *testing.T) *bench {
+	t.Helper()
+	b := reach(t, WaitBankd)
+	res := &rspro.ConnectClientRes{Result: rspro.CardNotPresent, Features: rspro.LateAtr}
+	if err := b.bankdUp(b.bankd, b.target, res); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func (b *bench) atr() {
@@ -216,11 +227,100 @@ func TestEnter(t *testing.T) {
 	}
 }
 
+// TestRefused: whatever isn't ok ends the connection, but for cardNotPresent of a bankd that
+// serves those who stay.
+func TestRefused(t *testing.T) {
+	for _, tc := range []struct {
+		result   rspro.ResultCode
+		features rspro.Features
+		stays    bool
+	}{
+		{rspro.CardNotPresent, rspro.LateAtr, true},
+		{rspro.CardNotPresent, ^rspro.Features(0), true},
+		{rspro.CardNotPresent, 0, false},
+		{rspro.CardNotPresent, ^rspro.LateAtr, false},
+		{rspro.CardUnresponsive, rspro.LateAtr, false},
+		{rspro.IdentityInUse, rspro.LateAtr, false},
+		{200, rspro.LateAtr, false},
+	} {
+		b := reach(t, WaitBankd)
+		err := b.bankdUp(b.bankd, b.target, &rspro.ConnectClientRes{Result: tc.result, Features: tc.features})
+		if refused, _ := errors.AsType[*link.RefusedError](err); tc.stays != (err == nil) || !tc.stays && refused == nil {
+			t.Errorf("%v with features %b: error %v, want to stay: %v", tc.result, tc.features, err, tc.stays)
+		}
+		if got, want := b.all(), [4]string{"WAIT_BANKD", "", "", ""}; got != want {
+			t.Errorf("%v with features %b: got %q, want %q", tc.result, tc.features, got, want)
+		}
+	}
+}
+
+// TestStaying has the events of a client that stays with a bankd which has no card for it.
+func TestStaying(t *testing.T) {
+	const bankOK = "7:configClientBankRes(ok)"
+	bankd := func(m rspro.Message) func(*bench) {
+		return func(b *bench) { b.fromBankd(b.bankd, pdu(m)) }
+	}
+	for _, tc := range []struct {
+		name  string
+		event func(*bench)
+		want  [4]string // state, to the server, to the bankd, on the modem's side
+	}{
+		{"ATR", (*bench).atr, [4]string{"OPERATIONAL", "", "7:setAtrRes(ok)",
+			strings.TrimSuffix(entering, " event-bankd-connect") + " ATR(3b021450,true) event-bankd-connect"}},
+		{"ATR after the modem's status", func(b *bench) {
+			b.Status(slot.Phys{VCC: slot.On, CLK: slot.On})
+			if got := b.bankd.take(); got != "" {
+				t.Errorf("told the bankd %q", got)
+			}
+			b.atr()
+		}, [4]string{"OPERATIONAL", "", "status(RST=0 VCC=1 CLK=1 CARD=?) 7:setAtrRes(ok)",
+			strings.TrimSuffix(entering, " event-bankd-connect") + " ATR(3b021450,true) event-bankd-connect"}},
+		{"ATR for another slot", bankd(&rspro.SetAtrReq{Slot: slot.Client{ID: 9}, ATR: cardATR}),
+			[4]string{"WAIT_BANKD", "", "7:setAtrRes(illegalSlotId)", ""}},
+		{"modem's status", func(b *bench) { b.Status(slot.Phys{VCC: slot.Off}) }, [4]string{"WAIT_BANKD", "", "", ""}},
+		{"card gone", bankd(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}),
+			[4]string{"WAIT_BANKD", "", "", ""}},
+		{"answer to nothing", bankd(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}),
+			[4]string{"WAIT_BANKD", "", "", ""}},
+		{"bankd told again", func(b *bench) { b.told(here, addr1) }, [4]string{"WAIT_BANKD", bankOK, "", ""}},
+		{"other bank slot told", func(b *bench) { b.told(there, addr1) },
+			[4]string{"WAIT_BANKD", bankOK, "", "event-config-bankd"}},
+		{"no bankd", func(b *bench) { b.told(slot.Bank{}, none) },
+			[4]string{"UNCONFIGURED", bankOK, "", "event-config-bankd"}},
+		{"reset", func(b *bench) { b.fromServer(b.server, pdu(&rspro.ResetStateReq{})) },
+			[4]string{"UNCONFIGURED", "7:resetStateRes(ok)", "", ""}},
+		{"bankd lost", func(b *bench) { b.bankdDown(b.target) }, [4]string{"WAIT_BANKD", "", "", ""}},
+		{"bankd lost, and accepts us when it is back", func(b *bench) {
+			b.bankdDown(b.target)
+			b.accepted(t)
+		}, [4]string{"OPERATIONAL", "", "", entering}},
+		{"ATR of a bankd that is left", func(b *bench) {
+			b.told(there, addr1)
+			b.all()
+			b.atr()
+		}, [4]string{"WAIT_BANKD", "", "", ""}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := staying(t)
+			tc.event(b)
+			if got := b.all(); got != tc.want {
+				t.Errorf("\n got %q\nwant %q", got, tc.want)
+			}
+			if b.State() == Operational {
+				return
+			}
+			if _, err := b.Transmit(t.Context(), selectC); !errors.Is(err, ErrNoCard) {
+				t.Errorf("Transmit: %v, want %v", err, ErrNoCard)
+			}
+		})
+	}
+}
+
 func TestAcceptedTooLate(t *testing.T) {
 	b := reach(t, WaitBankd)
 	old := b.target
 	b.told(there, addr2)
-	if err := b.bankdUp(b.bankd, old); err == nil {
+	if err := b.bankdUp(b.bankd, old, &rspro.ConnectClientRes{}); err == nil {
 		t.Error("accepted by a bankd that is no longer ours")
 	}
 	if b.State() != WaitBankd {
