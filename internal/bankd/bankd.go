@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +21,12 @@ import (
 	"remsim/internal/slot"
 )
 
-// stopWithin is how long cards and connections have to end in order.
-const stopWithin = 4 * time.Second
+const (
+	// stopWithin is how long cards and connections have to end in order.
+	stopWithin = 4 * time.Second
+	// readersWithin is how long the start waits for a list of readers.
+	readersWithin = time.Second
+)
 
 // Config says what a bankd does.
 type Config struct {
@@ -44,23 +49,28 @@ type Env struct {
 	Softsim Bank       // cards in software
 	// OnReport takes the function that writes the state of slots and connections; nil: nobody asks.
 	OnReport func(ctx context.Context, write func(io.Writer))
+	// Reload has the slots file read again by each element (SIGHUP); nil: nobody asks.
+	Reload <-chan os.Signal
 }
 
 type bankd struct {
 	*state
-	cfg      Config
-	env      Env
-	log      *logrus.Logger
-	identity rspro.ComponentIdentity
-	life     context.Context // of the connections: ends after that of Run
-	contests sync.WaitGroup
+	cfg       Config
+	env       Env
+	log       *logrus.Logger
+	identity  rspro.ComponentIdentity
+	life      context.Context // of the connections: ends after that of Run
+	contests  sync.WaitGroup
+	seen      chan struct{} // closed when the readers are known
+	unwatched chan struct{} // closed when they are followed no more
 }
 
 // Run is a bankd. It returns an error when it can't start, and the cause of ctx when
 // that has ended: then it finishes exchanges with cards, powers them off, and takes
 // 5 s at most.
 func Run(ctx context.Context, cfg Config, env Env) error {
-	d, err := newBankd(cfg, env)
+	d := newBankd(cfg, env)
+	specs, err := d.readSlots()
 	if err != nil {
 		return err
 	}
@@ -76,8 +86,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	d.life = life
-	go d.checkReaders() // it may hang in PC/SC like any card call
+	d.apply(ctx, specs)
+	d.awaitReaders(ctx)
 	var running sync.WaitGroup
+	running.Go(func() { d.reload(ctx) })
 	running.Go(func() { link.Serve(ctx, ln, log, func(_ context.Context, nc net.Conn) { d.serve(nc) }) })
 	running.Go(func() { d.control().Run(ctx) })
 
@@ -98,11 +110,17 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	context.AfterFunc(limit, func() { end(errStopping) })
 	running.Wait()
 	d.contests.Wait()
+	if d.watched {
+		select {
+		case <-d.unwatched:
+		case <-limit.Done(): // it hangs in pcscd
+		}
+	}
 	return context.Cause(ctx)
 }
 
-// newBankd reads the slots file and fills in what cfg leaves open.
-func newBankd(cfg Config, env Env) (*bankd, error) {
+// newBankd fills in what cfg leaves open.
+func newBankd(cfg Config, env Env) *bankd {
 	if cfg.Name == "" {
 		cfg.Name = daemon.HostName()
 	}
@@ -113,10 +131,12 @@ func newBankd(cfg Config, env Env) (*bankd, error) {
 		cfg.CardTimeout = 30 * time.Second
 	}
 	d := &bankd{
-		state: newState(cfg.BankID, cfg.NumSlots),
-		cfg:   cfg,
-		env:   env,
-		log:   env.Log,
+		state:     newState(cfg.BankID, cfg.NumSlots),
+		cfg:       cfg,
+		seen:      make(chan struct{}),
+		unwatched: make(chan struct{}),
+		env:       env,
+		log:       env.Log,
 		identity: rspro.ComponentIdentity{
 			Type:      rspro.Bankd,
 			Name:      cfg.Name,
@@ -125,79 +145,7 @@ func newBankd(cfg Config, env Env) (*bankd, error) {
 		},
 	}
 	d.state.start = d.startLocked
-	slots, err := ReadSlots(cfg.SlotsFile)
-	if err != nil {
-		return nil, err
-	}
-	used := 0
-	for i := range slots {
-		s := &slots[i]
-		if s.Bank.ID != cfg.BankID || s.Bank.Slot >= cfg.NumSlots {
-			continue
-		}
-		if err := d.bank(s).Check(*s); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", cfg.SlotsFile, s.Line, err)
-		}
-		d.bays[s.Bank.Slot].spec = s
-		used++
-	}
-	d.log.WithFields(logrus.Fields{"cat": "DMAIN", "file": cfg.SlotsFile, "lines": len(slots), "used": used}).Info("slots file")
-	return d, nil
-}
-
-// bank returns who opens the card of s.
-func (d *bankd) bank(s *Slot) Bank {
-	if s.Software() {
-		return d.env.Softsim
-	}
-	return d.env.Readers
-}
-
-// openCard opens the card of b.
-func (d *bankd) openCard(ctx context.Context, b *bay) (Card, error) {
-	if b.spec == nil {
-		return nil, fmt.Errorf("%s doesn't name slot %d: %w", d.cfg.SlotsFile, b.slot.Slot, ErrNoReader)
-	}
-	return d.bank(b.spec).Open(ctx, *b.spec)
-}
-
-// checkReaders warns of patterns without a reader and of readers with two patterns.
-func (d *bankd) checkReaders() {
-	log := d.log.WithField("cat", "DMAIN")
-	var specs []*Slot
-	for _, b := range d.bays {
-		if b.spec != nil && !b.spec.Software() {
-			specs = append(specs, b.spec)
-		}
-	}
-	if len(specs) == 0 {
-		return
-	}
-	ctx, stop := context.WithCancel(d.life)
-	defer stop()
-	var readers []string
-	if err := d.env.Readers.Watch(ctx, func(list []Reader) {
-		for _, r := range list {
-			readers = append(readers, r.Name)
-		}
-		stop()
-	}); err != nil {
-		log.WithError(err).Warn("no list of readers")
-		return
-	}
-	users := make(map[string]*Slot)
-	for _, s := range specs {
-		at := log.WithFields(logrus.Fields{"slot": s.Bank.String(), "line": s.Line, "pattern": s.Spec})
-		reader, ok := s.Match(readers)
-		switch other := users[reader]; {
-		case !ok:
-			at.WithField("readers", fmt.Sprintf("%q", readers)).Warn(ErrNoReader)
-		case other != nil:
-			at.Warnf("reader %q is that of slot %v in line %d, too", reader, other.Bank, other.Line)
-		default:
-			users[reader] = s
-		}
-	}
+	return d
 }
 
 // control is the connection to the server.
@@ -214,25 +162,21 @@ func (d *bankd) control() *link.Caller {
 				BankID:   d.cfg.BankID,
 				NumSlots: d.cfg.NumSlots,
 				Endpoint: d.cfg.Advertise,
+				Features: rspro.LateAtr | rspro.BankState,
 			}
 		},
 		Accept: func(c *link.Conn, r rspro.Response) error {
 			if r.ResultCode() != rspro.OK {
 				return &link.RefusedError{Result: r.ResultCode()}
 			}
-			d.setServer(c)
+			res, ok := r.(*rspro.ConnectBankRes)
+			d.setServer(c, ok && res.Features.Has(rspro.BankState))
 			return nil
 		},
 		Handle: func(c *link.Conn, p rspro.PDU) { d.command(log, c, p) },
-		Down:   func(error) { d.setServer(nil) },
+		Down:   func(error) { d.setServer(nil, false) },
 		Log:    log,
 	}
-}
-
-func (s *state) setServer(c *link.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.server = c
 }
 
 // command does what the server wants.
@@ -267,27 +211,6 @@ func (d *bankd) command(log *logrus.Entry, c *link.Conn, p rspro.PDU) {
 	c.Reply(p, res)
 }
 
-// report tells the server that the card of b failed while c, if not nil, used it.
-func (d *bankd) report(b *bay, c *conn, err error) {
-	d.mu.Lock()
-	server := d.server
-	d.mu.Unlock()
-	if server == nil {
-		return
-	}
-	m := &rspro.ErrorInd{
-		Sender:   rspro.Bankd,
-		Severity: rspro.Major,
-		Code:     rspro.UnexpectedDisconnect,
-		Bank:     &b.slot,
-		Text:     ia5(fmt.Sprintf("slot %v: %v", b.slot, err)),
-	}
-	if c != nil {
-		m.Client = &c.client
-	}
-	server.Send(m)
-}
-
 // ia5 makes an RSPRO ErrorString (IA5String, 1..255) of s.
 func ia5(s string) string {
 	s = strings.Map(func(r rune) rune {
@@ -304,6 +227,9 @@ func (d *bankd) writeReport(w io.Writer) {
 	var b strings.Builder
 	d.mu.Lock()
 	fmt.Fprintf(&b, "bank %d: %d slots, %d connections, server connected: %t\n", d.bankID, len(d.bays), len(d.conns), d.server != nil)
+	for _, r := range d.readers {
+		fmt.Fprintf(&b, "reader %q: card present: %t\n", r.Name, r.Present)
+	}
 	for _, y := range d.bays {
 		if y.state == Free && y.spec == nil && y.abandoned == 0 {
 			continue
@@ -315,8 +241,14 @@ func (d *bankd) writeReport(w io.Writer) {
 		if y.abandoned > 0 {
 			fmt.Fprintf(&b, ", %d hanging card calls", y.abandoned)
 		}
-		if y.err != nil {
-			fmt.Fprintf(&b, ", %v", y.err)
+		if err := y.problem(); err != nil {
+			fmt.Fprintf(&b, ", %v", err)
+		}
+		if i := y.info(); i.Reader != "" {
+			fmt.Fprintf(&b, "; reader %q, card present: %t", i.Reader, i.Present)
+			if i.ATR != nil {
+				fmt.Fprintf(&b, ", ATR %x", i.ATR)
+			}
 		}
 		b.WriteByte('\n')
 	}

@@ -31,7 +31,7 @@ func TestControlConnection(t *testing.T) {
 		r.server.Close()
 		m := r.accept()
 		if m.BankID != 1 || m.NumSlots != slots || m.Identity.Type != rspro.Bankd || m.Identity.Software != "remsim-bankd" ||
-			m.Identity.Name != "testbank" || m.Features != 0 || m.Endpoint != netip.MustParseAddrPort("192.0.2.7:1234") {
+			m.Identity.Name != "testbank" || m.Features != rspro.LateAtr|rspro.BankState || m.Endpoint != netip.MustParseAddrPort("192.0.2.7:1234") {
 			t.Errorf("connectBankReq: %+v", m)
 		}
 	}, func(cfg *Config) { cfg.Advertise = netip.MustParseAddrPort("192.0.2.7:1234") })
@@ -160,7 +160,7 @@ func TestSlotWithoutLine(t *testing.T) {
 		r.create(c23, 8)
 		m := r.connect(c23, 8)
 		m.wantResult(rspro.CardNotPresent)
-		r.wantLog(logrus.WarnLevel, "slots.csv doesn't name slot 8")
+		r.wantLog(logrus.WarnLevel, "slot=\"B1:8\"", "slots file doesn't name this slot")
 	}, func(cfg *Config) { cfg.NumSlots = slots + 1 })
 }
 
@@ -743,7 +743,7 @@ func TestRunErrors(t *testing.T) {
 			}
 			log := logrus.New()
 			log.SetOutput(t.Output())
-			err := Run(context.Background(), Config{BankID: 1, NumSlots: 8, SlotsFile: name}, Env{Log: log, Readers: newReaders(1), Softsim: newReaders(1)})
+			err := Run(context.Background(), Config{BankID: 1, NumSlots: 8, SlotsFile: name}, Env{Log: log, Readers: newPCSCD(newReaders(1)), Softsim: newReaders(1)})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -755,7 +755,7 @@ func TestPortInUse(t *testing.T) {
 	simulate(t, func(r *rig) {
 		cfg := Config{BankID: 1, NumSlots: 1, Listen: ":9999", SlotsFile: t.TempDir() + "/s.csv"}
 		writeFile(t, cfg.SlotsFile, "")
-		err := Run(r.t.Context(), cfg, Env{Net: r.host, Log: r.log.LastEntry().Logger, Readers: r.cards, Softsim: r.cards})
+		err := Run(r.t.Context(), cfg, Env{Net: r.host, Log: r.log.LastEntry().Logger, Readers: r.pcscd, Softsim: r.cards})
 		if err == nil || !strings.Contains(err.Error(), "data listener") {
 			t.Errorf("got %v", err)
 		}
@@ -764,8 +764,9 @@ func TestPortInUse(t *testing.T) {
 
 func TestReaderWarnings(t *testing.T) {
 	simulate(t, func(r *rig) {
-		r.wantLog(logrus.WarnLevel, "slot=\"B1:1\"", "no reader matches", `Fake Reader 00`, `line=2`)
-		r.wantLog(logrus.WarnLevel, "slot=\"B1:2\"", `reader \"Fake Reader 00\" is that of slot B1:0 in line 1, too`)
+		r.wantLog(logrus.WarnLevel, "slot=\"B1:1\"", `no reader matches \"Reader 99\"`, `line=2`)
+		r.wantLog(logrus.InfoLevel, "readers", "Fake Reader 00", "Fake Reader 07")
+		r.wantLog(logrus.WarnLevel, "slot=\"B1:2\"", `no reader matches \"Fake\" but \"Fake Reader 00\", which slot B1:0 has by line 1 of the slots file`)
 		r.wantLog(logrus.InfoLevel, "slots file", "lines=5", "used=4")
 	}, func(cfg *Config) {
 		writeFile(t, cfg.SlotsFile, "1,0,Reader 00\n1,1,Reader 99\n1,2,Fake\n1,3,softsim:x\n2,0,y\n")

@@ -20,13 +20,15 @@ import (
 // BenchmarkTransmit is a command from a client's socket to a card that costs nothing, and back.
 func BenchmarkTransmit(b *testing.B) {
 	file := b.TempDir() + "/slots.csv"
-	writeFile(b, file, "1,0,x\n")
+	writeFile(b, file, "1,0,softsim:\n")
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	d, err := newBankd(Config{BankID: 1, NumSlots: 1, SlotsFile: file}, Env{Log: log, Readers: newReaders(1)})
+	d := newBankd(Config{BankID: 1, NumSlots: 1, SlotsFile: file}, Env{Log: log, Softsim: newReaders(1)})
+	specs, err := d.readSlots()
 	if err != nil {
 		b.Fatal(err)
 	}
+	d.apply(b.Context(), specs)
 	d.createMap(slot.Map{Client: c23, Bank: slot.Bank{ID: 1}})
 	ln, err := link.TCP().Listen(b.Context(), "127.0.0.1:0")
 	if err != nil {

@@ -35,6 +35,10 @@ type conn struct {
 	log *logrus.Entry
 	req rspro.PDU // its connectClientReq, to answer it
 
+	// These are set once it has said who it is, and stay.
+	stays    bool // it can wait for another card where it lost one
+	wantsATR bool // after every reset it asks for (RSPRO atrAfterReset)
+
 	// These belong to state.
 	state    ConnState
 	client   slot.Client // set when it has said so, and stays
@@ -42,6 +46,7 @@ type conn struct {
 	answered bool        // it was told that there is no card yet
 	over     bool        // it is being closed: nothing it sends counts
 	vcc, rst bool        // the contacts as the client drives them; rst: active
+	unheard  int         // cards it lost and hasn't confirmed the next one's ATR: nothing counts
 	reset    reset
 	busy     bool   // a command of it is not answered yet
 	gen      uint64 // counts resets: what was asked before is not to be answered
@@ -51,7 +56,7 @@ type conn struct {
 
 // serve is the life of one connection.
 func (d *bankd) serve(nc net.Conn) {
-	c := &conn{d: d, log: d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})}
+	c := &conn{d: d, vcc: true, log: d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})}
 	c.link = link.New(nc, link.Options{Listener: true, Identity: d.identity, Handle: c.handle, Log: c.log})
 	s := d.state
 	s.mu.Lock()
@@ -126,7 +131,7 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 		err = errors.New("connectClientReq without client slot")
 	}
 	if err != nil {
-		c.link.Reply(p, &rspro.ConnectClientRes{Identity: c.d.identity, Result: rspro.IllegalClientID})
+		c.link.Reply(p, c.result(rspro.IllegalClientID))
 		c.drop(err)
 		return
 	}
@@ -134,6 +139,7 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 	c.d.mu.Lock()
 	c.client = *m.Slot
 	c.d.mu.Unlock()
+	c.stays, c.wantsATR = m.Features != 0, m.Features.Has(rspro.AtrAfterReset)
 	c.req = rspro.PDU{Version: p.Version, Tag: p.Tag}
 	c.log = c.log.WithField("client", c.client.String())
 	c.log.WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Debug("client")
@@ -177,7 +183,11 @@ func (c *conn) contest(other *conn, alive <-chan bool) {
 // reply answers connectClientReq.
 func (c *conn) reply(code rspro.ResultCode) {
 	c.log.WithField("result", code).Info("client answered")
-	c.link.Reply(c.req, &rspro.ConnectClientRes{Identity: c.d.identity, Result: code})
+	c.link.Reply(c.req, c.result(code))
+}
+
+func (c *conn) result(code rspro.ResultCode) *rspro.ConnectClientRes {
+	return &rspro.ConnectClientRes{Identity: c.d.identity, Result: code, Features: rspro.LateAtr}
 }
 
 // cut ends the connection at once, without a word.
@@ -194,7 +204,6 @@ func (c *conn) transmit(m *rspro.TpduModemToCard) error {
 	w, err := c.post(m)
 	if w != nil {
 		w.poke()
-		c.trace("command", m.Data)
 	}
 	return err
 }
@@ -206,7 +215,7 @@ func (c *conn) post(m *rspro.TpduModemToCard) (*worker, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case c.over || s.closing:
+	case c.over || c.unheard > 0 || s.closing:
 		return nil, nil
 	case c.state != Served:
 		return nil, fmt.Errorf("tpduModemToCard in state %v", c.state)
@@ -227,7 +236,7 @@ func (c *conn) post(m *rspro.TpduModemToCard) (*worker, error) {
 func (c *conn) status(m *rspro.ClientSlotStatusInd) {
 	s := c.d.state
 	s.mu.Lock()
-	if c.over || c.state != Served || m.From != c.client || m.To != c.bay.slot {
+	if c.over || c.state != Served && c.unheard == 0 || m.From != c.client || m.To != c.bay.slot {
 		state, over := c.state, c.over
 		s.mu.Unlock()
 		if !over {
@@ -235,18 +244,25 @@ func (c *conn) status(m *rspro.ClientSlotStatusInd) {
 		}
 		return
 	}
-	if c.edgeLocked(m.Phys) {
-		c.gen++
-		c.busy, c.mail = false, 0
+	want := c.edgeLocked(m.Phys)
+	if want != noReset && c.unheard == 0 {
+		r := max(c.reset, want)
+		c.voidLocked()
+		c.reset = r
 		c.bay.work.poke()
 	}
-	r := c.reset
 	s.mu.Unlock()
-	c.log.WithFields(logrus.Fields{"phys": m.Phys.String(), "reset": r}).Debug("client slot status")
+	c.log.WithFields(logrus.Fields{"phys": m.Phys.String(), "reset": want}).Debug("client slot status")
 }
 
-// edgeLocked records p and reports whether it asks for a reset.
-func (c *conn) edgeLocked(p slot.Phys) bool {
+// voidLocked makes what was asked before count no more.
+func (c *conn) voidLocked() {
+	c.gen++
+	c.busy, c.mail, c.reset = false, 0, noReset
+}
+
+// edgeLocked records p and returns which reset it asks for.
+func (c *conn) edgeLocked(p slot.Phys) reset {
 	vcc := c.vcc
 	if p.VCC != slot.Unknown {
 		vcc = p.VCC == slot.On
@@ -259,29 +275,24 @@ func (c *conn) edgeLocked(p slot.Phys) bool {
 		want = warmReset
 	}
 	c.vcc, c.rst = vcc, p.Reset
-	c.reset = max(c.reset, want)
-	return want != noReset
+	return want
 }
 
-// setATR tells the client the ATR of its card.
+// setATR tells the client the ATR of its card. It is called with the mutex of state
+// held, as its sender may be told something else the next moment.
 func (c *conn) setATR(atr []byte) {
+	back := c.unheard > 0
 	c.link.Request(&rspro.SetAtrReq{Slot: c.client, ATR: atr}, 0, func(m rspro.Message, err error) {
-		if r, ok := m.(*rspro.SetAtrRes); err == nil && ok && r.Result != rspro.OK {
+		if err != nil {
+			return // the connection has ended
+		}
+		if back {
+			c.d.mu.Lock()
+			c.unheard--
+			c.d.mu.Unlock()
+		}
+		if r, ok := m.(*rspro.SetAtrRes); ok && r.Result != rspro.OK {
 			c.log.WithField("result", r.Result).Warn("the client doesn't want the ATR")
 		}
 	})
-}
-
-// loseCard tells the client, which state has released, that its card is gone, and
-// ends the connection.
-func (c *conn) loseCard(err error) {
-	c.link.Send(&rspro.BankSlotStatusInd{From: c.bay.slot, To: c.client, Phys: slot.Phys{Card: slot.Off}})
-	c.link.Finish(err)
-}
-
-// trace logs the bytes of a TPDU.
-func (c *conn) trace(what string, b []byte) {
-	if c.log.Logger.IsLevelEnabled(logrus.TraceLevel) {
-		c.log.WithFields(logrus.Fields{"slot": c.bay.slot.String(), "tpdu": fmt.Sprintf("%x", b)}).Trace(what)
-	}
 }

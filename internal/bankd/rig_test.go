@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -150,14 +151,64 @@ func (rs readers) Open(ctx context.Context, s Slot) (Card, error) {
 	return r, nil
 }
 
-func (rs readers) Watch(ctx context.Context, changed func([]Reader)) error {
-	var list []Reader
-	for i := range rs {
-		list = append(list, Reader{Name: fmt.Sprintf("Fake Reader %02d", i), Present: true, ATR: testATR})
+// A pcscd is a ReaderBank of them.
+type pcscd struct {
+	readers
+	news chan struct{}
+
+	mu    sync.Mutex
+	there []Reader // nil: it isn't running
+}
+
+func newPCSCD(cards readers) *pcscd {
+	p := &pcscd{readers: cards, news: make(chan struct{}, 1)}
+	for i := range cards {
+		p.there = append(p.there, Reader{Name: readerName(i), Present: true, ATR: testATR})
 	}
-	changed(list)
-	<-ctx.Done()
-	return nil
+	return p
+}
+
+func readerName(i int) string { return fmt.Sprintf("Fake Reader %02d", i) }
+
+func (p *pcscd) Watch(ctx context.Context, changed func([]Reader)) error {
+	for {
+		p.mu.Lock()
+		there := slices.Clone(p.there)
+		p.mu.Unlock()
+		changed(there)
+		select {
+		case <-p.news:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// change has readers come or go, or their cards.
+func (p *pcscd) change(f func(there []Reader) []Reader) {
+	p.mu.Lock()
+	p.there = f(p.there)
+	p.mu.Unlock()
+	p.news <- struct{}{}
+	synctest.Wait()
+}
+
+// pull takes the card out of reader nr.
+func (p *pcscd) pull(nr int) {
+	p.change(func(rs []Reader) []Reader {
+		rs[nr].Present, rs[nr].ATR = false, nil
+		rs[nr].Changes++
+		return rs
+	})
+}
+
+func (p *pcscd) insert(nr int, atr []byte) {
+	p.readers[nr].set(func(c *reader) { c.atr = atr })
+	p.change(func(rs []Reader) []Reader {
+		rs[nr].Present, rs[nr].ATR = true, atr
+		rs[nr].Changes++
+		return rs
+	})
 }
 
 var testATR = []byte{0x3b, 0x7d, 0x94, 0, 0, 0x55, 0x55, 0x53, 0x0a, 0x74, 0x86, 0x93, 0x0b, 0x24, 0x7c, 0x4d, 0x54, 0x68}
@@ -172,9 +223,13 @@ type rig struct {
 	t        *testing.T
 	net      *testnet.Net
 	cards    readers
+	pcscd    *pcscd
 	log      *logtest.Hook
-	listener net.Listener  // the server's
-	server   *testnet.Peer // the control connection, accepted
+	file     string // the slots file
+	hup      chan os.Signal
+	listener net.Listener   // the server's
+	server   *testnet.Peer  // the control connection, accepted
+	features rspro.Features // the server's
 	clients  *testnet.Host
 	host     *testnet.Host // the bankd's
 	cancel   context.CancelFunc
@@ -191,6 +246,8 @@ func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
 		for i := range slots {
 			fmt.Fprintf(&file, "1,%d,^Fake Reader %02d$\n", i, i)
 		}
+		r.pcscd = newPCSCD(r.cards)
+		r.hup = make(chan os.Signal)
 		cfg := Config{
 			Server:    "10.0.0.1:9998",
 			BankID:    1,
@@ -205,6 +262,7 @@ func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
 		for _, f := range change {
 			f(&cfg)
 		}
+		r.file = cfg.SlotsFile
 		log, hook := logtest.NewNullLogger()
 		log.SetLevel(logrus.TraceLevel)
 		r.log = hook
@@ -217,7 +275,7 @@ func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		r.cancel = cancel
 		env := Env{
-			Net: r.host, Log: log, Readers: r.cards, Softsim: r.cards,
+			Net: r.host, Log: log, Readers: r.pcscd, Softsim: r.cards, Reload: r.hup,
 			OnReport: func(_ context.Context, write func(io.Writer)) {
 				r.report = func() string {
 					var b bytes.Buffer
@@ -241,7 +299,7 @@ func (r *rig) accept() *rspro.ConnectBankReq {
 	r.t.Helper()
 	r.server = testnet.AcceptPeer(r.t, r.listener)
 	m, pdu := testnet.ExpectPDU[*rspro.ConnectBankReq](r.server)
-	r.server.Reply(pdu, &rspro.ConnectBankRes{Identity: testnet.Identity(rspro.Server)})
+	r.server.Reply(pdu, &rspro.ConnectBankRes{Identity: testnet.Identity(rspro.Server), Features: r.features})
 	synctest.Wait()
 	return m
 }
@@ -320,7 +378,8 @@ func (m *modem) wantResult(code rspro.ResultCode) {
 	if res.Result != code {
 		m.t.Fatalf("connectClientRes: %v, want %v", res.Result, code)
 	}
-	if res.Identity.Type != rspro.Bankd || res.Identity.Software != "remsim-bankd" || res.Identity.Name != "testbank" || res.Features != 0 {
+	if res.Identity.Type != rspro.Bankd || res.Identity.Software != "remsim-bankd" || res.Identity.Name != "testbank" ||
+		res.Features != rspro.LateAtr && code != rspro.UnsupportedProtocolVersion {
 		m.t.Errorf("connectClientRes: %+v", res)
 	}
 }
@@ -403,12 +462,12 @@ next:
 	r.t.Errorf("no log line with %q in\n%s", words, all.String())
 }
 
-// wantSlot wants a line of the report on a slot.
+// wantSlot wants a line of the report on a slot, up to its reader.
 func (r *rig) wantSlot(nr uint16, want string) {
 	r.t.Helper()
 	synctest.Wait()
-	line := fmt.Sprintf("slot B1:%d: %s\n", nr, want)
-	if got := r.report(); !strings.Contains(got, line) {
+	line := fmt.Sprintf("slot B1:%d: %s", nr, want)
+	if got := r.report(); !strings.Contains(got, line+"\n") && !strings.Contains(got, line+"; reader") {
 		r.t.Errorf("report:\n%swant %s", got, line)
 	}
 }

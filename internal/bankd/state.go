@@ -5,7 +5,9 @@ package bankd
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"remsim/internal/link"
 	"remsim/internal/rspro"
@@ -20,11 +22,11 @@ import (
 //	CARD    -- client left, card or reader gone ---> MAPPED
 //	        -- card mute, fault, time-out ---------> FAILED
 //	FAILED  -- card opened for a client -----------> CARD
-//	        -- card or reader gone ----------------> MAPPED
+//	        -- card or reader gone, card came -----> MAPPED
 //	any     -- map removed ------------------------> FREE
 //
-// A card is open as long as a client uses it. While a client waits for a card that
-// isn't there, in MAPPED or FAILED, it is looked for every 10 s.
+// A card is open as long as a client uses it. While a client waits for one, in MAPPED
+// or FAILED, it is tried when a card comes, and 10 s after it was tried last.
 type SlotState int
 
 // States of a slot.
@@ -41,9 +43,11 @@ func (s SlotState) String() string { return [...]string{"FREE", "MAPPED", "CARD"
 // A ConnState is what a connection of the data listener is in.
 //
 //	WAIT_ID --connectClientReq--> WAIT_MAP --card open--> SERVED
+//	                                       <--card lost--
 //
-// There is no way back: a client that loses its map or its card loses its
-// connection, too.
+// A client that loses its map loses its connection, too. So does one that loses its card,
+// unless it has told any of the protocol's extensions: then it knows that another ATR may
+// follow.
 type ConnState int
 
 // States of a connection.
@@ -63,7 +67,9 @@ const maxAbandoned = 3
 // state is who is connected, which slot serves whom, and what is to be done with
 // the cards. One mutex guards it and all fields of conn, bay and worker that are
 // said to belong to it. Nobody holds that mutex while waiting for anything;
-// methods that end in Locked need it held.
+// methods that end in Locked need it held. Messages are sent under it, which only queues
+// them: so peers are told things in the order in which they happened, and no answer of a
+// card can pass a word of its end.
 type state struct {
 	mu      sync.Mutex
 	bankID  uint16
@@ -72,6 +78,10 @@ type state struct {
 	clients map[slot.Client]*conn   // who has said who it is
 	conns   map[*conn]struct{}      // all connections of the data listener
 	server  *link.Conn              // the accepted control connection, or nil
+	tells   bool                    // server wants to know of maps and slots (RSPRO bankState)
+	readers []Reader                // as told last; nil: no pcscd
+	known   bool                    // readers was told
+	watched bool                    // readers is being told
 	working int                     // card goroutines that aren't abandoned
 	closing bool                    // no new work
 	idle    chan struct{}           // closed when closing and nothing is working
@@ -81,15 +91,20 @@ type state struct {
 // A bay is one slot of the bank.
 type bay struct {
 	slot slot.Bank
-	spec *Slot // nil: the slots file doesn't name it
 
 	// These belong to state.
+	spec      *Slot // nil: the slots file doesn't name it
 	state     SlotState
-	client    slot.Client // who it is mapped to, unless it is Free
-	user      *conn       // who has its card or waits for it
-	work      *worker     // its card goroutine; nil: none
-	abandoned int         // card goroutines that hang in a call
-	err       error       // why there is no card
+	client    slot.Client     // who it is mapped to, unless it is Free
+	user      *conn           // who has its card or waits for it
+	work      *worker         // its card goroutine; nil: none
+	abandoned int             // card goroutines that hang in a call, since epoch
+	epoch     int             // counts what ends the hanging: a new pcscd
+	err       error           // why the card couldn't be opened or used; nil when it could
+	place     place           // where its card is
+	losses    int             // counts cards that left place
+	atr       []byte          // of the card, when it was open last; nil since it left
+	told      *rspro.SlotInfo // what the server knows; nil: nothing
 }
 
 func newState(bankID, slots uint16) *state {
@@ -102,7 +117,7 @@ func newState(bankID, slots uint16) *state {
 		idle:    make(chan struct{}),
 	}
 	for i := range s.bays {
-		s.bays[i] = &bay{slot: slot.Bank{ID: bankID, Slot: uint16(i)}}
+		s.bays[i] = &bay{slot: slot.Bank{ID: bankID, Slot: uint16(i)}, place: place{err: errNoLine}}
 	}
 	return s
 }
@@ -140,10 +155,8 @@ func (s *state) createMap(m slot.Map) (code rspro.ResultCode, lost []*conn) {
 			lost = s.unmapLocked(old, lost)
 		}
 	}
-	b.state, b.client = Mapped, m.Client
-	if b.abandoned >= maxAbandoned {
-		b.state = Failed
-	}
+	b.client = m.Client
+	s.setLocked(b, b.restLocked(), nil)
 	s.byMap[m.Client] = b
 	if c := s.clients[m.Client]; c != nil && c.answered {
 		s.assignLocked(b, c)
@@ -185,23 +198,105 @@ func (s *state) unmapLocked(b *bay, lost []*conn) []*conn {
 		lost = append(lost, c)
 	}
 	delete(s.byMap, b.client)
-	b.state, b.err = Free, nil
+	s.setLocked(b, Free, nil)
 	return lost
+}
+
+// setLocked is where the state of a slot changes, and why there is no card. The server
+// is told what of that is news.
+func (s *state) setLocked(b *bay, to SlotState, err error) {
+	b.state, b.err = to, err
+	s.tellLocked(b)
+}
+
+// restLocked is the state of a mapped slot whose card isn't open and hasn't failed.
+func (b *bay) restLocked() SlotState {
+	if b.abandoned >= maxAbandoned {
+		return Failed
+	}
+	return Mapped
 }
 
 // assignLocked makes c the user of b, whose card goroutine opens the card. When too
 // many of them hang, that has to wait until one of them comes back.
 func (s *state) assignLocked(b *bay, c *conn) {
 	b.user, c.bay = c, b
+	s.hurryLocked(b)
+}
+
+// hurryLocked has the card of b tried now when a client waits for it.
+func (s *state) hurryLocked(b *bay) {
 	switch {
-	case s.closing:
+	case b.user == nil || s.closing:
 	case b.work != nil:
+		b.work.due = time.Time{}
 		b.work.poke()
 	case b.abandoned < maxAbandoned:
 		s.start(b, false)
 	default:
-		b.state = Failed
+		s.setLocked(b, Failed, b.err)
 	}
+}
+
+// failLocked is what follows when the card of b can't be opened or used.
+func (s *state) failLocked(b *bay, err error) {
+	if c := b.user; c != nil && c.state == Served {
+		s.loseLocked(b, err)
+		return
+	}
+	code, state := kind(err)
+	if b.state != Free {
+		s.setLocked(b, state, err)
+	}
+	if c := b.user; c != nil && !c.answered {
+		c.answered = true
+		c.link.Reply(c.req, c.result(code))
+	}
+}
+
+// loseLocked takes the card, which has gone or failed with err, from its user. Client
+// and server are told. A client that can wait for a card stays; it isn't heard until it
+// has confirmed the next ATR, since what it said before it knew is for the lost card.
+func (s *state) loseLocked(b *bay, err error) {
+	c := b.user
+	_, state := kind(err)
+	c.link.Send(&rspro.BankSlotStatusInd{From: b.slot, To: c.client, Phys: slot.Phys{Card: slot.Off}})
+	if c.stays && !s.closing {
+		c.state, c.answered = WaitMap, true
+		c.voidLocked()
+		c.unheard++
+	} else {
+		s.releaseLocked(c)
+		c.link.Finish(err)
+	}
+	s.setLocked(b, max(state, b.restLocked()), err)
+	s.reportLocked(b, c, err)
+	if b.work != nil {
+		b.work.poke()
+	}
+}
+
+// heldLocked reports whether a card goroutine has the card in a reader.
+func (s *state) heldLocked(reader string) bool {
+	return slices.ContainsFunc(s.bays, func(b *bay) bool { return b.work != nil && b.work.holds == reader })
+}
+
+// reportLocked tells the server that the card of b failed while c, if not nil, used it.
+func (s *state) reportLocked(b *bay, c *conn, err error) {
+	if s.server == nil {
+		return
+	}
+	m := &rspro.ErrorInd{
+		Sender:   rspro.Bankd,
+		Severity: rspro.Major,
+		Code:     rspro.UnexpectedDisconnect,
+		Bank:     &b.slot,
+		Text:     ia5(fmt.Sprintf("slot %v: %v", b.slot, err)),
+	}
+	if c != nil {
+		m.Client = &c.client
+	}
+	s.server.Send(m)
 }
 
 // retireLocked ends the time of b's card goroutine.
@@ -226,7 +321,7 @@ func (s *state) releaseLocked(c *conn) {
 	}
 	b.user = nil
 	if b.state == Carded {
-		b.state = Mapped
+		s.setLocked(b, b.restLocked(), nil)
 	}
 	if b.work != nil {
 		b.work.poke()

@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"remsim/internal/rspro"
+	"remsim/internal/slot"
 )
 
 // retryAfter is how often a card that a client waits for is looked for.
@@ -36,8 +37,8 @@ const (
 
 // A worker is the card goroutine of a slot: it opens the card when there is a user
 // for it, makes all calls to it, one after the other, and closes it when the user
-// has gone. It ends when there is no user. When a call takes too long, the worker
-// is abandoned: it does nothing more than to close the card when the call returns
+// has gone, or the card. It ends when there is no user. When a call takes too long, the
+// worker is abandoned: it does nothing more than to close the card when the call returns
 // after all.
 type worker struct {
 	d     *bankd
@@ -52,6 +53,10 @@ type worker struct {
 	calling   bool
 	deadline  time.Time // of the call
 	abandoned bool
+	epoch     int       // bay.epoch when it was abandoned
+	due       time.Time // when to try the card next, for a user that knows that there is none
+	losses    int       // bay.losses when the card was opened: another one now means another card
+	holds     string    // the place whose card it has
 
 	// These belong to the goroutine.
 	card Card
@@ -60,7 +65,7 @@ type worker struct {
 	out  rspro.TpduCardToModem // the answer, made here so that none need be allocated
 }
 
-// startLocked starts the card goroutine of b; with wait it looks for the card after
+// startLocked starts the card goroutine of b; with wait it tries the card after
 // retryAfter only.
 func (d *bankd) startLocked(b *bay, wait bool) {
 	w := &worker{
@@ -72,9 +77,12 @@ func (d *bankd) startLocked(b *bay, wait bool) {
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.timer = time.AfterFunc(d.cfg.CardTimeout, w.overdue)
 	w.timer.Stop()
+	if wait {
+		w.due = time.Now().Add(retryAfter)
+	}
 	b.work = w
 	d.working++
-	go w.run(wait)
+	go w.run()
 }
 
 // poke makes the worker look at state.
@@ -85,45 +93,43 @@ func (w *worker) poke() {
 	}
 }
 
-func (w *worker) run(wait bool) {
+func (w *worker) run() {
 	defer w.leave()
-	if wait {
-		w.pause()
-	}
-	for w.wanted() {
-		if !w.open() {
-			w.pause()
-			continue
+	for w.pause(); w.wanted(); w.pause() {
+		if w.open() {
+			if c := w.admit(); c != nil {
+				w.serve(c)
+			}
+			w.close()
 		}
-		if c := w.admit(); c != nil {
-			w.welcome(c)
-			w.serve(c)
-		}
-		w.close()
 	}
 }
 
-// pause waits for retryAfter, or until there is something to do.
+// pause waits until there is something to do.
 func (w *worker) pause() {
-	t := time.NewTimer(retryAfter)
-	defer t.Stop()
-	for w.idle() {
+	for {
+		wait, idle := w.idle()
+		if !idle {
+			return
+		}
+		t := time.NewTimer(wait)
 		select {
 		case <-w.wake:
 		case <-t.C:
-			return
 		}
+		t.Stop()
 	}
 }
 
-// idle reports whether there is nothing to do before the next look for the card: its
-// user knows that there is none.
-func (w *worker) idle() bool {
+// idle reports whether there is nothing to do but to wait, and how long, before the next
+// try of the card: its user knows that there is none.
+func (w *worker) idle() (wait time.Duration, idle bool) {
 	s := w.d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := w.bay.user
-	return c != nil && c.answered && !s.closing && !w.abandoned
+	wait = time.Until(w.due)
+	return wait, wait > 0 && c != nil && c.answered && !s.closing && !w.abandoned
 }
 
 // wanted reports whether the card has a user, for this worker. If not, the worker is
@@ -159,6 +165,9 @@ func (w *worker) leave() {
 	w.log.Warn("an abandoned card call has returned")
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if w.epoch != b.epoch {
+		return // it doesn't count any more
+	}
 	b.abandoned--
 	if b.user != nil && b.work == nil && !s.closing {
 		s.start(b, false)
@@ -201,22 +210,15 @@ func (w *worker) overdue() {
 		s.mu.Unlock()
 		return
 	}
-	w.abandoned = true
+	w.abandoned, w.epoch = true, b.epoch
 	s.retireLocked(b)
 	b.abandoned++
 	hanging := b.abandoned
-	if b.state != Free {
-		b.state, b.err = Failed, ErrTimeout
-	}
 	c := b.user
-	served := c != nil && c.state == Served
-	if served {
-		s.releaseLocked(c)
+	if c == nil || c.state != Served { // else the server is told when it loses the card
+		s.reportLocked(b, c, ErrTimeout)
 	}
-	ask := c != nil && !served && !c.answered
-	if c != nil {
-		c.answered = true
-	}
+	s.failLocked(b, ErrTimeout)
 	if b.user != nil && !s.closing && b.abandoned < maxAbandoned {
 		s.start(b, true)
 	}
@@ -224,62 +226,69 @@ func (w *worker) overdue() {
 
 	w.stop()
 	w.log.WithField("hanging", hanging).Errorf("%v after %v, abandoned", ErrTimeout, w.d.cfg.CardTimeout)
-	if served {
-		c.loseCard(ErrTimeout)
-	}
-	if ask {
-		c.reply(rspro.CardUnresponsive)
-	}
-	w.d.report(b, c, ErrTimeout)
 }
 
 // open powers the card up. Who waits for it is told when that fails.
 func (w *worker) open() bool {
-	w.begin()
-	card, err := w.d.openCard(w.ctx, w.bay)
-	w.card = card
-	if !w.end() {
-		return false
+	spec, err := w.aim()
+	if err == nil {
+		w.card, err = w.d.bank(&spec).Open(w.ctx, spec)
+		if !w.end() {
+			return false
+		}
 	}
 	if err == nil {
-		if err = checkATR(card.ATR()); err == nil {
+		if err = checkATR(w.card.ATR()); err == nil {
 			return true
 		}
 		w.close()
 	}
 
-	code, state := kind(err)
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
 	if w.abandoned {
 		s.mu.Unlock()
 		return false
 	}
+	w.holds = ""
 	known := b.err != nil && b.err.Error() == err.Error()
-	if b.state != Free {
-		b.state, b.err = state, err
-	}
-	c := b.user
-	ask := c != nil && !c.answered
-	if ask {
-		c.answered = true
-	}
+	s.failLocked(b, err)
 	s.mu.Unlock()
 	level := logrus.WarnLevel
 	if known { // it was said when it was new
 		level = logrus.DebugLevel
 	}
 	w.log.WithError(err).Log(level, "no card")
-	if ask {
-		c.reply(code)
-	}
 	return false
+}
+
+// aim returns which card to open: then the call that opens it has begun. An error says that
+// there is none to try.
+func (w *worker) aim() (Slot, error) {
+	s, b := w.d.state, w.bay
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.due, w.losses = time.Now().Add(retryAfter), b.losses
+	switch {
+	case b.place.err != nil:
+		return Slot{}, b.place.err
+	case !b.place.present:
+		return Slot{}, fmt.Errorf("reader %q: %w", b.place.name, ErrNoCard)
+	case !b.spec.Software() && s.heldLocked(b.place.name):
+		return Slot{}, fmt.Errorf("reader %q: %w that isn't still another slot's", b.place.name, ErrNoCard)
+	}
+	spec := *b.spec
+	if !spec.Software() {
+		spec.Reader, w.holds = b.place.name, b.place.name
+	}
+	w.beginLocked()
+	return spec, nil
 }
 
 // kind says what an error of a card means to the client and to the slot.
 func kind(err error) (rspro.ResultCode, SlotState) {
 	switch {
-	case errors.Is(err, ErrNoReader), errors.Is(err, ErrNoCard):
+	case errors.Is(err, ErrNoReader), errors.Is(err, ErrNoCard), errors.Is(err, ErrNoService):
 		return rspro.CardNotPresent, Mapped
 	case errors.Is(err, ErrMute), errors.Is(err, ErrTimeout):
 		return rspro.CardUnresponsive, Failed
@@ -287,69 +296,54 @@ func kind(err error) (rspro.ResultCode, SlotState) {
 	return rspro.CardNotPresent, Failed
 }
 
-// admit gives the open card to the slot's user, or returns nil when that has left.
+// admit gives the open card to the slot's user and tells it so. It returns nil when that
+// has left, or the card has.
 func (w *worker) admit() *conn {
+	atr := bytes.Clone(w.card.ATR())
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	c := b.user
-	if c == nil || s.closing {
+	if c == nil || s.closing || w.abandoned || w.losses != b.losses {
+		s.mu.Unlock()
 		return nil
 	}
-	b.state, b.err = Carded, nil
 	c.state = Served
-	c.vcc = true
-	return c
-}
-
-// welcome tells c that it has a card.
-func (w *worker) welcome(c *conn) {
-	w.log.WithFields(logrus.Fields{"client": c.client.String(), "atr": fmt.Sprintf("%x", w.card.ATR())}).Info("card open")
+	b.atr = atr
+	s.setLocked(b, Carded, nil)
 	if !c.answered { // nobody else answers now
 		c.reply(rspro.OK)
 	}
-	c.setATR(w.card.ATR())
+	c.setATR(atr)
+	if c.unheard > 0 {
+		c.link.Send(&rspro.BankSlotStatusInd{From: b.slot, To: c.client, Phys: slot.Phys{Card: slot.On}})
+	}
+	s.mu.Unlock()
+	w.log.WithFields(logrus.Fields{"client": c.client.String(), "atr": fmt.Sprintf("%x", atr)}).Info("card open")
+	return c
 }
 
-// serve does what c wants of the card until c has gone or the card fails.
+// serve does what c wants of the card until c or the card has gone.
 func (w *worker) serve(c *conn) {
-	atr := bytes.Clone(w.card.ATR())
 	for {
 		j := w.next(c)
+		var r []byte
 		var err error
 		switch {
 		case j.over:
 			return
 		case j.reset != noReset:
-			err = w.card.Reset(j.reset == coldReset)
-			if !w.end() {
-				return
-			}
-			if err == nil {
-				err = checkATR(w.card.ATR())
-			}
-			if err == nil && !bytes.Equal(atr, w.card.ATR()) {
-				atr = append(atr[:0], w.card.ATR()...)
-				c.setATR(atr)
+			if err = w.card.Reset(j.reset == coldReset); err == nil {
+				r = w.card.ATR()
+				err = checkATR(r)
 			}
 		default:
-			var r []byte
+			w.trace("command", w.cmd[:j.n])
 			r, err = w.card.Transmit(w.cmd[:j.n], w.buf[:])
 			if err == nil && (len(r) < minResponse || len(r) > maxResponse) {
 				err = fmt.Errorf("response of %d bytes, want %d..%d", len(r), minResponse, maxResponse)
 			}
-			wanted, abandoned := w.endTransmit(c, j.gen, err == nil)
-			if abandoned {
-				return
-			}
-			if err == nil && wanted {
-				c.trace("response", r)
-				w.out = rspro.TpduCardToModem{From: w.bay.slot, To: c.client, Data: r}
-				c.link.Send(&w.out)
-			}
 		}
-		if err != nil {
-			w.fail(c, err)
+		if !w.finish(c, j, r, err) || err != nil {
 			return
 		}
 	}
@@ -369,7 +363,7 @@ func (w *worker) next(c *conn) job {
 	for {
 		s.mu.Lock()
 		switch {
-		case w.bay.user != c:
+		case w.bay.user != c || c.state != Served:
 			s.mu.Unlock()
 			return job{over: true}
 		case c.reset != noReset && !s.closing:
@@ -395,37 +389,50 @@ func (w *worker) next(c *conn) job {
 	}
 }
 
-// endTransmit is end for a command of c. It reports whether its answer is still
-// wanted: not when a reset, or the end of the connection, has come in between.
-// This is the one place where late answers are dropped.
-func (w *worker) endTransmit(c *conn, gen uint64, answered bool) (wanted, abandoned bool) {
+// finish is end for a job of c, with its outcome r: the card's response, or its ATR. An
+// answer is sent in the same moment in which it is found to be wanted: not when a reset,
+// or the end of connection or card, has come in between. This is the one place where late
+// answers are dropped.
+func (w *worker) finish(c *conn, j job, r []byte, err error) bool {
 	w.timer.Stop()
-	s := w.d.state
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w.calling = false
-	if wanted = !c.over && c.gen == gen; wanted && answered {
-		c.busy = false
-	}
-	return wanted, w.abandoned
-}
-
-// fail takes the card, which has returned err, from its user.
-func (w *worker) fail(c *conn, err error) {
-	_, state := kind(err)
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
-	if b.user != c { // it has left meanwhile
+	w.calling = false
+	if w.abandoned {
 		s.mu.Unlock()
-		w.log.WithError(err).Warn("card error")
-		return
+		return false
 	}
-	s.releaseLocked(c)
-	b.state, b.err = state, err
+	served := b.user == c && c.state == Served
+	switch {
+	case !served:
+	case err != nil:
+		s.failLocked(b, err)
+	case j.reset != noReset:
+		if c.wantsATR || !bytes.Equal(b.atr, r) {
+			b.atr = bytes.Clone(r)
+			s.tellLocked(b)
+			c.setATR(b.atr)
+		}
+	case c.gen == j.gen:
+		c.busy = false
+		w.out = rspro.TpduCardToModem{From: b.slot, To: c.client, Data: r}
+		c.link.Send(&w.out)
+	}
 	s.mu.Unlock()
-	w.log.WithError(err).Warn("card error, its client is disconnected")
-	c.loseCard(err)
-	w.d.report(b, c, err)
+	switch {
+	case err != nil:
+		w.log.WithError(err).WithField("served", served).Warn("card error")
+	case j.reset == noReset:
+		w.trace("response", r)
+	}
+	return true
+}
+
+// trace logs the bytes of a TPDU.
+func (w *worker) trace(what string, b []byte) {
+	if w.log.Logger.IsLevelEnabled(logrus.TraceLevel) {
+		w.log.WithField("tpdu", fmt.Sprintf("%x", b)).Trace(what)
+	}
 }
 
 // close powers the card off, unless the worker is abandoned.
@@ -438,10 +445,28 @@ func (w *worker) close() {
 	if !w.end() {
 		return
 	}
+	w.release()
 	if err != nil {
 		w.log.WithError(err).Warn("powering the card off")
 	} else {
 		w.log.Info("card powered off")
+	}
+}
+
+// release lets go of the place, which another slot may wait for.
+func (w *worker) release() {
+	s := w.d.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := w.holds
+	w.holds = ""
+	if held == "" {
+		return
+	}
+	for _, b := range s.bays {
+		if b != w.bay && b.place.name == held {
+			s.hurryLocked(b)
+		}
 	}
 }
 
