@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -61,6 +62,7 @@ type Options struct {
 	// slices are valid only until it returns. It is not called after Close or Finish.
 	Handle func(*Conn, rspro.PDU)
 	// Log gets one line an event; its field peer should name the other end. Nil: no log.
+	// See SetLog.
 	Log *logrus.Entry
 }
 
@@ -73,6 +75,7 @@ type Options struct {
 type Conn struct {
 	nc   net.Conn
 	o    Options
+	log  atomic.Pointer[logrus.Entry]
 	done chan struct{} // closed when the connection is ending
 	gone chan struct{} // closed when nc is to be closed
 	wake chan struct{} // one element: the writer has something to do
@@ -103,7 +106,6 @@ const (
 // New makes a Conn of an established stream; nothing is read or written before Run.
 // What is sent before Run is queued.
 func New(nc net.Conn, o Options) *Conn {
-	o.Log = orSilent(o.Log)
 	c := &Conn{
 		nc:   nc,
 		o:    o,
@@ -112,10 +114,17 @@ func New(nc net.Conn, o Options) *Conn {
 		wake: make(chan struct{}, 1),
 		out:  make([]byte, 0, 2048),
 	}
+	c.SetLog(o.Log)
 	c.out = ipa.AppendCCM(c.out, ipa.Ping)
 	c.waiting = true
 	return c
 }
+
+// SetLog has c write to another log from now on, as when its peer has said who it is. Nil: no log.
+func (c *Conn) SetLog(log *logrus.Entry) { c.log.Store(orSilent(log)) }
+
+// Log returns the log that c writes to.
+func (c *Conn) Log() *logrus.Entry { return c.log.Load() }
 
 // orSilent returns a log to write to where there may be none.
 func orSilent(log *logrus.Entry) *logrus.Entry {
@@ -213,7 +222,7 @@ func (c *Conn) control(b []byte) error {
 		c.queueCCM(ipa.IDAck)
 	case t == ipa.IDAck:
 	default:
-		c.o.Log.WithField("ccm", t).Debug("IPA control message ignored")
+		c.Log().WithField("ccm", t).Debug("IPA control message ignored")
 	}
 	return nil
 }
@@ -248,7 +257,7 @@ func (c *Conn) pdu(b []byte) error {
 		err := fmt.Errorf("%w %d (%v); this is version %d", ErrVersion, p.Version, p.Msg.Choice(), rspro.Version)
 		if m := refusal(p.Msg, c.o.Identity); m != nil {
 			if err := c.Reply(p, m); err != nil {
-				c.o.Log.WithError(err).Debug("no response to a peer of another version")
+				c.Log().WithError(err).Debug("no response to a peer of another version")
 			}
 		}
 		c.Finish(err)
@@ -256,10 +265,10 @@ func (c *Conn) pdu(b []byte) error {
 	}
 	switch m := p.Msg.(type) {
 	case *rspro.Unknown:
-		c.o.Log.WithField("message", m.Choice()).Info("unknown message passed over")
+		c.Log().WithField("message", m.Choice()).Info("unknown message passed over")
 	case rspro.Response:
 		if !c.response(p) {
-			c.o.Log.WithFields(logrus.Fields{"message": m.Choice(), "tag": p.Tag, "result": m.ResultCode()}).
+			c.Log().WithFields(logrus.Fields{"message": m.Choice(), "tag": p.Tag, "result": m.ResultCode()}).
 				Warn("response to no request of ours ignored")
 		}
 	default:

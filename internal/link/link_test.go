@@ -254,6 +254,31 @@ func TestControl(t *testing.T) {
 	})
 }
 
+// A Conn whose peer has said who it is names it.
+func TestSetLog(t *testing.T) {
+	in(t, "", func(t *testing.T) {
+		b := newBench(t, link.Options{Listener: true})
+		stray := func() {
+			b.peer.Send(&rspro.ResetStateRes{})
+			synctest.Wait()
+		}
+		stray()
+		if e := b.log.LastEntry(); e == nil || e.Data["peer"] != nil {
+			t.Fatalf("log %v", e)
+		}
+		b.conn.SetLog(b.conn.Log().WithField("peer", "C23:0"))
+		stray()
+		if e := b.log.LastEntry(); e.Data["peer"] != "C23:0" || e.Data["message"] != rspro.ChoiceResetStateRes {
+			t.Errorf("log %v", e)
+		}
+		b.conn.SetLog(nil)
+		stray()
+		if n := len(b.log.AllEntries()); n != 2 {
+			t.Errorf("%d log lines, want 2", n)
+		}
+	})
+}
+
 // What comes reaches Handle in order, however the stream is cut.
 func TestSplit(t *testing.T) {
 	pdus := []rspro.PDU{
