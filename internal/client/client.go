@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"remsim/internal/gsmtap"
 	"remsim/internal/link"
 	"remsim/internal/slot"
 )
@@ -29,6 +30,8 @@ type Config struct {
 	Script        string        // command of event scripts; empty: none
 	ScriptTimeout time.Duration // a script that takes longer is killed
 	ScriptVars    []string      // more variables for event scripts, "NAME=value"
+
+	Trace gsmtap.Config // where APDUs and ATRs are traced to
 }
 
 // Env is the world a client lives in.
@@ -37,6 +40,8 @@ type Env struct {
 	Log *logrus.Logger
 	// StartScript starts event scripts; nil: StartShell.
 	StartScript StartFunc
+	// Trace gets APDUs and ATRs. Who calls New opens it, from Config.Trace. May be nil.
+	Trace *gsmtap.Tracer
 }
 
 // A Frontend is the modem's side. A Core calls its methods one after another

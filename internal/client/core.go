@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"remsim/internal/daemon"
+	"remsim/internal/gsmtap"
 	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
@@ -42,6 +43,7 @@ type Core struct {
 	cfg      Config
 	env      Env
 	frontend Frontend
+	source   *gsmtap.Source // of traces
 	modem    *sequence
 	identity rspro.ComponentIdentity
 
@@ -129,7 +131,7 @@ func New(cfg Config, env Env, f Frontend) *Core {
 		log = log.WithField("slot", cfg.Slot)
 	}
 	return &Core{
-		cfg: cfg, env: env, frontend: f, log: log,
+		cfg: cfg, env: env, frontend: f, log: log, source: env.Trace.Source(cfg.Slot.Slot),
 		modem: newSequence(cfg, start, log),
 		identity: rspro.ComponentIdentity{
 			Type: rspro.Client, Name: daemon.HostName(),
@@ -469,6 +471,7 @@ func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
 		c.reply(p, pdu, &rspro.SetAtrRes{Result: rspro.IllegalSlotID})
 		return
 	}
+	c.source.ATR(m.ATR)
 	atr := bytes.Clone(m.ATR)
 	c.note(logrus.InfoLevel, logrus.Fields{"atr": fmt.Sprintf("%x", atr)}, "card is there")
 	if c.cfg.KeepATR {
@@ -559,6 +562,7 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 		a = <-x.done // which it may have got at the last moment
 	}
 	if a.err == nil {
+		c.source.APDU(tpdu, a.data)
 		c.trace("response", a.data)
 	}
 	return a.data, a.err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"remsim/internal/client"
+	"remsim/internal/gsmtap"
 	"remsim/internal/slot"
 )
 
@@ -41,6 +42,12 @@ type Env struct {
 // Run reads and executes lines until the input ends or ctx does. The goroutine that reads
 // In outlives ctx when In doesn't return: standard input can't be interrupted.
 func Run(ctx context.Context, cfg Config, env Env) error {
+	trace, err := gsmtap.Open(cfg.Trace, env.Log)
+	if err != nil {
+		return err
+	}
+	defer trace.Close()
+	env.Trace = trace
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	m := &modem{out: env.Out, keepATR: cfg.KeepATR, fail: end, ready: make(chan struct{})}
