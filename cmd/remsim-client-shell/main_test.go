@@ -63,6 +63,8 @@ func TestBadOptions(t *testing.T) {
 		{"--event-script-timeout=1ms", "100ms..1h"},
 		{"--event-script-timeout=2h", "100ms..1h"},
 		{"--log-level=loud", "want"},
+		{"--gsmtap-ip=host", "IPv4 or IPv6 address"},
+		{"--gsmtap-ip 127.0.0.1:0", "IPv4 or IPv6 address"},
 		{"--server", "unknown option"}, // getopt's abbreviations are gone
 		{"-V 1d50", "unknown option"},
 		{"extra", "unexpected argument"},
@@ -97,6 +99,14 @@ func TestGoodOptions(t *testing.T) {
 	}
 }
 
+// A file for traces that can't be written ends the program at its start.
+func TestBadTrace(t *testing.T) {
+	status, out, errs := execute(t, "--pcap", t.TempDir(), "--log-level", "fatal")
+	if status != 1 || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "pcap file") || !strings.Contains(errs, "is a directory") {
+		t.Errorf("status %d, stdout %q, stderr %q", status, out, errs)
+	}
+}
+
 // TestProcess runs the program over TCP between a scripted server and a scripted bankd, with an
 // event script.
 func TestProcess(t *testing.T) {
@@ -118,7 +128,14 @@ func TestProcess(t *testing.T) {
 	}
 
 	port := serverLn.Addr().(*net.TCPAddr).Port
-	cmd := exec.Command(os.Args[0], "-i", "127.0.0.1", "-p", fmt.Sprint(port), "-c", "23", "-n", "1", "-e", script)
+	receiver, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer receiver.Close()
+	trace := filepath.Join(dir, "trace.pcap")
+	cmd := exec.Command(os.Args[0], "-i", "127.0.0.1", "-p", fmt.Sprint(port), "-c", "23", "-n", "1", "-e", script,
+		"--gsmtap-ip", receiver.LocalAddr().String(), "--pcap", trace)
 	cmd.Env = append(os.Environ(), asProgram+"=1", "SECRET=1")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -187,6 +204,23 @@ func TestProcess(t *testing.T) {
 			slots = "23:1 0:0"
 		}
 		fmt.Fprintf(&want, "%s %s %s CONNECTED \n", cause, cause, slots)
+	}
+	traced := []string{"\x3b\x02\x14\x50", "\xa0\xa4\x00\x00\x02\x3f\x00\x90\x00", "\xa0\xb0\x00\x00\x0a\x90\x00"}
+	receiver.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for _, want := range traced {
+		b := make([]byte, 1000)
+		n, err := receiver.Read(b)
+		if err != nil || n < 16 || string(b[16:n]) != want {
+			t.Errorf("GSMTAP % x, %v, want % x", b[:n], err, want)
+		}
+	}
+	file, err := os.ReadFile(trace)
+	for _, want := range traced {
+		if _, after, found := bytes.Cut(file, []byte(want)); !found {
+			t.Errorf("no % x in what is left of the pcap file, %v: % x", want, err, file)
+		} else {
+			file = after
+		}
 	}
 	if got, err := os.ReadFile(events); err != nil || string(got) != want.String() {
 		t.Errorf("events, %v:\n%swant:\n%s", err, got, want.String())
