@@ -402,8 +402,9 @@ func (m *modem) card() []byte {
 	return m.atr
 }
 
-// history returns what happened since the first n events.
+// history returns what happened since the first n events, when nobody has more to do at this moment.
 func (m *modem) history(n int) []string {
+	synctest.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.events[n:])
