@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"remsim/internal/daemon"
+	"remsim/internal/gsmtap"
 	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
@@ -39,6 +40,8 @@ type Config struct {
 	MaxConnections int            // of the data listener; 0: twice the slots and 64
 	CardTimeout    time.Duration  // for one call to a card; 0: 30 s
 	SlotsFile      string
+	Trace          gsmtap.Config // where APDUs and ATRs are traced to
+	TraceSlot      *uint16       // only those of this slot; nil: all
 }
 
 // Env is what a bankd lives on.
@@ -59,6 +62,7 @@ type bankd struct {
 	env       Env
 	log       *logrus.Logger
 	identity  rspro.ComponentIdentity
+	tracer    *gsmtap.Tracer
 	life      context.Context // of the connections: ends after that of Run
 	contests  sync.WaitGroup
 	seen      chan struct{} // closed when the readers are known
@@ -74,6 +78,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return err
 	}
+	if d.tracer, err = gsmtap.Open(cfg.Trace, env.Log); err != nil {
+		return err
+	}
+	defer d.tracer.Close()
 	ln, err := env.Net.Listen(ctx, cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("data listener: %w", err)
@@ -146,6 +154,14 @@ func newBankd(cfg Config, env Env) *bankd {
 	}
 	d.state.start = d.startLocked
 	return d
+}
+
+// tap returns what traces the card of slot nr.
+func (d *bankd) tap(nr uint16) *gsmtap.Source {
+	if only := d.cfg.TraceSlot; only != nil && *only != nr {
+		return nil
+	}
+	return d.tracer.Source(nr)
 }
 
 // control is the connection to the server.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"remsim/internal/gsmtap"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 )
@@ -44,7 +45,8 @@ type worker struct {
 	d     *bankd
 	bay   *bay
 	log   *logrus.Entry
-	wake  chan struct{} // something has changed in state
+	tap   *gsmtap.Source // of traces
+	wake  chan struct{}  // something has changed in state
 	timer *time.Timer   // runs during a call
 	ctx   context.Context
 	stop  context.CancelFunc // when abandoned
@@ -72,6 +74,7 @@ func (d *bankd) startLocked(b *bay, wait bool) {
 		d:    d,
 		bay:  b,
 		log:  d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "slot": b.slot.String()}),
+		tap:  d.tap(b.slot.Slot),
 		wake: make(chan struct{}, 1),
 	}
 	w.ctx, w.stop = context.WithCancel(context.Background())
@@ -239,6 +242,7 @@ func (w *worker) open() bool {
 	}
 	if err == nil {
 		if err = checkATR(w.card.ATR()); err == nil {
+			w.tap.ATR(w.card.ATR())
 			return true
 		}
 		w.close()
@@ -336,11 +340,17 @@ func (w *worker) serve(c *conn) {
 				r = w.card.ATR()
 				err = checkATR(r)
 			}
+			if err == nil {
+				w.tap.ATR(r)
+			}
 		default:
 			w.trace("command", w.cmd[:j.n])
 			r, err = w.card.Transmit(w.cmd[:j.n], w.buf[:])
 			if err == nil && (len(r) < minResponse || len(r) > maxResponse) {
 				err = fmt.Errorf("response of %d bytes, want %d..%d", len(r), minResponse, maxResponse)
+			}
+			if err == nil {
+				w.tap.APDU(w.cmd[:j.n], r)
 			}
 		}
 		if !w.finish(c, j, r, err) || err != nil {

@@ -24,7 +24,7 @@ const Port = 4729
 const (
 	queueLen    = 1024                   // packets that wait to be written
 	writeWithin = 250 * time.Millisecond // a write may wait for its receiver
-	closeWithin = time.Second            // Close may wait for what is queued
+	closeWithin = 500 * time.Millisecond // Close may wait for what is queued
 	lossEvery   = 10 * time.Minute       // between log lines about lost packets
 )
 
@@ -102,14 +102,14 @@ func newTracer(receiver netip.AddrPort, f file, log *logrus.Logger) *Tracer {
 	return t
 }
 
-// Close writes what is queued, for which it takes two seconds at most, and ends the Tracer. What
+// Close writes what is queued, for which it takes a second at most, and ends the Tracer. What
 // comes later is lost. To be called once.
 func (t *Tracer) Close() {
 	if t == nil {
 		return
 	}
 	close(t.stop)
-	limit := time.NewTimer(closeWithin + 4*writeWithin)
+	limit := time.NewTimer(closeWithin + 2*writeWithin)
 	defer limit.Stop()
 	select {
 	case <-t.done:
