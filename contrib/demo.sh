@@ -8,7 +8,11 @@ export LC_ALL=C
 cd "$(dirname "$0")/.."
 
 PCSC=${PCSC:-}
-bin=.cache/demo$PCSC
+if [ -n "$PCSC" ]; then
+	bin=.cache/demo-pcsc cgo=1
+else
+	bin=.cache/demo cgo=0
+fi
 mkdir -p "$bin"
 
 # The cards, as remsim-simulator makes them: ICCID and IMSI tell them apart; key, challenge and
@@ -165,7 +169,7 @@ identify() {
 
 title 'Building'
 now began
-CGO_ENABLED=${PCSC:-0} go build -buildvcs=false -o "$bin/" ./cmd/...
+CGO_ENABLED=$cgo go build -buildvcs=false -o "$bin/" ./cmd/...
 row "$(find "$bin" -type f | wc -l) programs" "$bin" "$(since "$began")"
 
 title 'Starting'
