@@ -24,8 +24,12 @@ func command() *cobra.Command {
 		Use:   "remsim-client-shell",
 		Short: "Use a remote SIM from a terminal",
 		Long: `Use a remote SIM from a terminal: each line of standard input is a command TPDU in hex
-(blanks allowed), or RESET. Standard output shows "SET_ATR: ..." and "R-APDU: ...",
-standard error everything else. The end of the input ends the program.`,
+(blanks allowed), or a word: RESET, info, select, read, auth; help lists them. Standard output
+shows "SET_ATR: ..." and "R-APDU: ...", also for the commands that a word sends; standard error
+shows everything else. The end of the input ends the program.
+
+A line waits for the answer to the one before, and up to 30 s for a card. On a terminal there is
+a prompt with history, and what ATRs and status words mean is said in words.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return shell.Run(cmd.Context(), cfg, shell.Env{
 				Env:      client.Env{Net: link.TCP(), Log: log.Logger(cmd.ErrOrStderr())},
@@ -37,6 +41,7 @@ standard error everything else. The end of the input ends the program.`,
 		},
 	}
 	cfg.Flags(cmd.Flags())
+	cmd.Flags().BoolVar(&cfg.Explain, "explain", false, "say what ATRs and status words mean, as on a terminal")
 	log.Flags(cmd.Flags(), false)
 	daemon.VersionFlag(cmd.Flags(), "v")
 	return cmd

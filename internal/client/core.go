@@ -175,6 +175,32 @@ func (c *Core) State() State {
 	return c.state
 }
 
+// Info is how a client stands.
+type Info struct {
+	State       State
+	Server      string // HOST:PORT
+	ServerState link.State
+	Bankd       netip.AddrPort // zero: none
+	BankdState  link.State
+	Bank        slot.Bank // the slot of Bankd
+	Slot        slot.Client
+	Assigned    bool // Slot is known: always, but for Config.Auto before the server has assigned it
+}
+
+// Info returns how the client stands.
+func (c *Core) Info() Info {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := Info{
+		State: c.state, Server: c.serverAddr(), ServerState: c.server,
+		BankdState: c.bankd, Slot: c.slot, Assigned: c.assigned,
+	}
+	if c.target != nil {
+		i.Bankd, i.Bank = c.target.addr, c.target.bank
+	}
+	return i
+}
+
 // Report writes the client's state for users, one item a line.
 func (c *Core) Report(w io.Writer) {
 	c.mu.Lock()
@@ -473,7 +499,11 @@ func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
 	}
 	c.source.ATR(m.ATR)
 	atr := bytes.Clone(m.ATR)
-	c.note(logrus.InfoLevel, logrus.Fields{"atr": fmt.Sprintf("%x", atr)}, "card is there")
+	level := logrus.InfoLevel
+	if s.card {
+		level = logrus.DebugLevel // it was reset
+	}
+	c.note(level, logrus.Fields{"atr": fmt.Sprintf("%x", atr)}, "card is there")
 	if c.cfg.KeepATR {
 		atr = c.cfg.ATR
 	}

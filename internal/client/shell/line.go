@@ -4,13 +4,8 @@ package shell
 
 import (
 	"bufio"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"strings"
-
-	"remsim/internal/client"
 )
 
 // maxLine is the longest line taken: the longest command with plenty of blanks.
@@ -54,33 +49,4 @@ func (l *lineReader) next() (string, error) {
 		}
 		return string(line), nil
 	}
-}
-
-// A command is what a line says: a reset, a TPDU, or nothing.
-type command struct {
-	reset bool
-	tpdu  []byte
-}
-
-// parse reads a line: RESET in any case, or a TPDU in hex with blanks anywhere.
-func parse(line string) (command, error) {
-	words := strings.Fields(line)
-	if len(words) == 1 && strings.EqualFold(words[0], "reset") {
-		return command{reset: true}, nil
-	}
-	for _, w := range words {
-		if strings.Trim(w, "0123456789abcdefABCDEF") != "" {
-			return command{}, fmt.Errorf("%.32q: want a command in hex, or RESET", w)
-		}
-	}
-	tpdu, err := hex.DecodeString(strings.Join(words, ""))
-	switch {
-	case err != nil:
-		return command{}, errors.New("odd number of hex digits")
-	case len(words) == 0:
-		return command{}, nil
-	case len(tpdu) < client.MinTPDU || len(tpdu) > client.MaxTPDU:
-		return command{}, fmt.Errorf("command of %d bytes: want %d..%d", len(tpdu), client.MinTPDU, client.MaxTPDU)
-	}
-	return command{tpdu: tpdu}, nil
 }

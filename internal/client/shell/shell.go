@@ -6,16 +6,17 @@ package shell
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"remsim/internal/client"
 	"remsim/internal/gsmtap"
-	"remsim/internal/slot"
 )
 
 // cardWait is how long a line waits for a card.
@@ -26,6 +27,7 @@ var errNoCard = fmt.Errorf("no card within %v", cardWait)
 // Config says who the client is and what it does.
 type Config struct {
 	client.Config
+	Explain bool // say on Err what ATRs and status words mean
 }
 
 // Env is the world the shell lives in.
@@ -33,14 +35,16 @@ type Env struct {
 	client.Env
 	In  io.Reader
 	Out io.Writer // gets each line in one Write, from several goroutines
-	Err io.Writer // messages about input lines
+	Err io.Writer // messages for the user
 	// OnReport arranges for what it is given to be called when the user wants to know the
 	// client's state, until the context ends (daemon.OnReport). May be nil.
 	OnReport func(context.Context, func(io.Writer))
 }
 
 // Run reads and executes lines until the input ends or ctx does. The goroutine that reads
-// In outlives ctx when In doesn't return: standard input can't be interrupted.
+// In outlives ctx when In doesn't return: standard input can't be interrupted. Where In and Err
+// are a terminal, lines are edited there and words are said as by Config.Explain; the log is
+// taken to go to Err, too.
 func Run(ctx context.Context, cfg Config, env Env) error {
 	trace, err := gsmtap.Open(cfg.Trace, env.Log)
 	if err != nil {
@@ -50,12 +54,20 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	env.Trace = trace
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	m := &modem{out: env.Out, keepATR: cfg.KeepATR, fail: end, ready: make(chan struct{})}
+	next := (&lineReader{r: bufio.NewReader(env.In)}).next
+	where := func(n int) string { return fmt.Sprintf("line %d: ", n) }
+	if tty := openTerminal(env.In, env.Err); tty != nil {
+		defer tty.follow(ctx, &env)()
+		next, where = tty.next, func(int) string { return "" }
+		cfg.Explain = true
+	}
+	m := &modem{out: env.Out, msg: env.Err, keepATR: cfg.KeepATR, explain: cfg.Explain, fail: end, ready: make(chan struct{})}
 	core := client.New(cfg.Config, env.Env, m)
 	if env.OnReport != nil {
 		env.OnReport(ctx, core.Report)
 	}
-	go func() { end(m.run(ctx, core, env.In, env.Err)) }()
+	c := &console{core: core, modem: m, msg: env.Err, explain: cfg.Explain}
+	go func() { end(c.execute(ctx, next, where)) }()
 	core.Run(ctx)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -65,34 +77,62 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 
 // A modem is the shell's idea of one: the client's Frontend.
 type modem struct {
-	out     io.Writer
-	keepATR bool // the bankd's ATR is of no interest
+	out     io.Writer // standard output
+	msg     io.Writer // standard error
+	keepATR bool      // the bankd's ATR is of no interest
+	explain bool      // say what ATRs mean
 	fail    func(error)
 
 	mu    sync.Mutex
 	card  bool
+	atr   []byte        // of the card
 	ready chan struct{} // closed when there is a card; another one for each card
 }
 
 // Remote has nothing to switch.
 func (*modem) Remote(context.Context, bool) {}
 
-// ATR shows the ATR.
+// ATR shows the ATR, but not one that is told again after a reset: a script that
+// knows the C suite waits for no line then.
 func (m *modem) ATR(_ context.Context, atr []byte, card bool) {
+	m.mu.Lock()
+	again := card && m.card && bytes.Equal(atr, m.atr)
+	m.mu.Unlock()
+	if again {
+		if m.explain {
+			fmt.Fprintln(m.msg, "  card was reset, its ATR is the same")
+		}
+		return
+	}
 	if !card || !m.keepATR {
 		if err := m.print("SET_ATR: ", atr); err != nil {
 			m.fail(err)
 		}
 	}
-	if card {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.card {
-			m.ready = make(chan struct{})
-		}
-		close(m.ready)
-		m.card = true
+	if !card {
+		return
 	}
+	if m.explain {
+		fmt.Fprintf(m.msg, "  %s\n", strings.Join(explainATR(atr), "\n  "))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.card {
+		m.ready = make(chan struct{})
+	}
+	close(m.ready)
+	m.card, m.atr = true, atr
+}
+
+// facts says what ATR the card has.
+func (m *modem) facts() []string {
+	m.mu.Lock()
+	card, atr := m.card, m.atr
+	m.mu.Unlock()
+	if !card {
+		return []string{"none, there is no card"}
+	}
+	return append([]string{fmt.Sprintf("% x", atr)}, explainATR(atr)...)
 }
 
 // Insert has nothing to do: ATR has told that there is a card.
@@ -118,6 +158,13 @@ func (m *modem) gone(ready chan struct{}) {
 	}
 }
 
+// present reports whether there is a card.
+func (m *modem) present() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.card
+}
+
 // wait waits for a card.
 func (m *modem) wait(ctx context.Context) (chan struct{}, error) {
 	m.mu.Lock()
@@ -128,65 +175,6 @@ func (m *modem) wait(ctx context.Context) (chan struct{}, error) {
 		return ready, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
-	}
-}
-
-// run executes the lines of in, one after the other.
-func (m *modem) run(ctx context.Context, core *client.Core, in io.Reader, msg io.Writer) error {
-	lines := lineReader{r: bufio.NewReader(in)}
-	for n := 1; ; n++ {
-		line, err := lines.next()
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil && err != errLong:
-			return fmt.Errorf("read standard input: %w", err)
-		}
-		var cmd command
-		if err == nil {
-			cmd, err = parse(line)
-		}
-		if err == nil {
-			err = m.execute(ctx, core, cmd)
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			fmt.Fprintf(msg, "line %d: %v\n", n, err)
-		}
-	}
-}
-
-// execute executes one command.
-func (m *modem) execute(ctx context.Context, core *client.Core, cmd command) error {
-	if !cmd.reset && cmd.tpdu == nil {
-		return nil
-	}
-	waiting, cancel := context.WithTimeoutCause(ctx, cardWait, errNoCard)
-	defer cancel()
-	for {
-		ready, err := m.wait(waiting)
-		if err != nil {
-			return err
-		}
-		if cmd.reset {
-			core.Status(slot.Phys{Reset: true, VCC: slot.Off, CLK: slot.Off, Card: slot.On})
-			core.Status(slot.Phys{VCC: slot.On, CLK: slot.On, Card: slot.On})
-			return nil
-		}
-		response, err := core.Transmit(ctx, cmd.tpdu)
-		switch {
-		case errors.Is(err, client.ErrNoCard):
-			m.gone(ready) // Remove is on its way; nothing was sent
-			continue
-		case err != nil:
-			return err
-		}
-		if err := m.print("R-APDU: ", response); err != nil {
-			m.fail(err)
-		}
-		return nil
 	}
 }
 

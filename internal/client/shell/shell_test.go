@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func newWorld(t *testing.T, change func(*Config, *Env)) *world {
 	n := testnet.New()
 	w := &world{t: t, ended: make(chan error, 1)}
 	w.serverLn, w.bankLn = listen(t, n.Host("10.0.0.1"), ":9998"), listen(t, n.Host("10.0.0.2"), ":9999")
-	cfg := Config{client.Config{ServerHost: "10.0.0.1", ServerPort: 9998, Slot: me, ATR: []byte{0x3b, 0x00}}}
+	cfg := Config{Config: client.Config{ServerHost: "10.0.0.1", ServerPort: 9998, Slot: me, ATR: []byte{0x3b, 0x00}}}
 	r, in := io.Pipe()
 	w.in = in
 	log := logrus.New()
@@ -360,11 +361,11 @@ func TestBadLines(t *testing.T) {
 	long := strings.Repeat("00 ", maxLine)
 	for _, tc := range []struct{ name, line, want string }{
 		{"odd", "a0a40", "odd number of hex digits"},
-		{"word", "hello", `"hello": want a command in hex, or RESET`},
-		{"word and hex", "a0a4 x0", `"x0": want a command in hex, or RESET`},
-		{"reset with argument", "RESET 1", `"RESET": want a command in hex, or RESET`},
-		{"long word", strings.Repeat("z", 1000), `"` + strings.Repeat("z", 32) + `": want a command in hex, or RESET`},
-		{"control characters", "\x1b[31m", `"\x1b[31m": want a command in hex, or RESET`},
+		{"word", "hello", `"hello": want a command in hex, RESET or help`},
+		{"word and hex", "a0a4 x0", `"x0": want a command in hex, RESET or help`},
+		{"reset with argument", "RESET 1", "want reset"},
+		{"long word", strings.Repeat("z", 1000), `"` + strings.Repeat("z", 32) + `": want a command in hex, RESET or help`},
+		{"control characters", "\x1b[31m", `"\x1b[31m": want a command in hex, RESET or help`},
 		{"4 bytes", "a0a40000", "command of 4 bytes: want 5..260"},
 		{"261 bytes", strings.Repeat("00", 261), "command of 261 bytes: want 5..260"},
 		{"too long", long, "line is longer than 4096 characters"},
@@ -429,6 +430,8 @@ func (o oneByte) Read(b []byte) (int, error) { return o.r.Read(b[:1]) }
 func FuzzLines(f *testing.F) {
 	for _, s := range []string{
 		"a0a40000023f00\n", "RESET\rreset\r\nReSeT", "a0 a4 00 00 02 3f 00", "a0a40", "00000000", "x\x00\xff\n",
+		"help\ninfo\nHELP me\ninfo 1", "select 3f00/7f20/6f07\nselect a0000000871002\nSelect 7fff6f07\nselect /\nselect 3f00/",
+		"read\nread binary\nread binary 5 10\nread record 3\nread record\nread binary -1", "auth 00\nauth " + strings.Repeat("5a", 16),
 		strings.Repeat("0", 520), strings.Repeat("0", 522), strings.Repeat(" ", 5000) + "\nRESET\n",
 	} {
 		f.Add([]byte(s))
@@ -453,11 +456,12 @@ func FuzzLines(f *testing.F) {
 				}
 				continue
 			}
-			if cmd.tpdu == nil {
+			b, ok := cmd.(tpdu)
+			if !ok {
 				continue
 			}
-			again, err := parse(fmt.Sprintf("% X", cmd.tpdu))
-			if n := len(cmd.tpdu); n < 5 || n > 260 || cmd.reset || err != nil || string(again.tpdu) != string(cmd.tpdu) {
+			again, err := parse(fmt.Sprintf("% X", []byte(b)))
+			if n := len(b); n < 5 || n > 260 || err != nil || !reflect.DeepEqual(again, cmd) {
 				t.Fatalf("%q: %+v, again %+v, %v", line, cmd, again, err)
 			}
 		}
