@@ -60,7 +60,7 @@ of the pattern is a card in software.`,
 				Net:      link.TCP(),
 				Log:      l,
 				Readers:  pcsc.Bank{Shared: o.shared},
-				Softsim:  softsim.Bank{},
+				Softsim:  &softsim.Bank{},
 				OnReport: daemon.OnReport,
 			})
 		},

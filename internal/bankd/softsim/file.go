@@ -10,7 +10,9 @@ type kind uint8
 const (
 	directory   kind = iota // MF or DF
 	application             // ADF
-	transparent             // EF with a transparent structure
+	transparent             // EF, a string of bytes
+	linear                  // EF with records of one size
+	cyclic                  // EF with records of one size, the newest first
 )
 
 // An access is a condition for the use of a file, coded as in TS 51.011 9.3.
@@ -19,14 +21,24 @@ type access uint8
 const (
 	always access = 0x0
 	pin1   access = 0x1 // CHV1, the user's PIN
-	adm    access = 0x4 // ADM1
+	pin2   access = 0x2 // CHV2
+	adm    access = 0x4 // ADM1, the issuer's key
 	never  access = 0xf
 )
 
-// rights are the conditions for what can be done with an EF.
-type rights struct {
-	read, update, deactivate, activate access
-}
+// An operation is what can be done with an EF.
+type operation uint8
+
+const (
+	read operation = iota
+	update
+	increase
+	deactivate // class A0: INVALIDATE
+	activate   // class A0: REHABILITATE
+)
+
+// rights are the conditions for each operation.
+type rights [activate + 1]access
 
 // File identifiers that have a meaning of their own (TS 102 221 8.6).
 const (
@@ -35,43 +47,36 @@ const (
 	idGSM = 0x7f20 // DF.GSM (TS 51.011 10.3)
 )
 
-// A file is a node of the card's tree.
-type file struct {
-	kind     kind
-	id       uint16
-	name     []byte // of an ADF: its AID
-	sfi      byte   // of an EF: its short identifier 1..30, 0 without one
-	rights   rights
-	data     []byte // of an EF
-	parent   *file
-	children []*file
+// A content is what an EF holds. Files that a SIM and a USIM have in common share one.
+type content struct {
+	kind kind   // transparent, linear or cyclic
+	size int    // of a record, 1..255; 0 without records
+	data []byte // all records, number 1 first
 }
 
-// usimAID is the AID of the USIM application (TS 101 220 annex E: RID of 3GPP, application code 1002,
-// country and provider not used).
-var usimAID = []byte{0xa0, 0x00, 0x00, 0x00, 0x87, 0x10, 0x02, 0xff, 0xff, 0xff, 0xff, 0x89, 0x07, 0x09, 0x00, 0x00}
+// records returns the number of records, 1..254.
+func (c *content) records() int { return len(c.data) / c.size }
 
-// tree returns the MF of a new card with all that is below.
-func tree(p Profile) *file {
-	imsi := rights{read: pin1, update: adm, deactivate: adm, activate: pin1}
-	ad := rights{read: always, update: adm, deactivate: adm, activate: adm}
-	mf := &file{kind: directory, id: idMF, children: []*file{
-		// EF.ICCID (TS 102 221 13.2; TS 51.011 10.1.1)
-		{kind: transparent, id: 0x2fe2, sfi: 2, data: bcd(nil, p.ICCID, 10),
-			rights: rights{read: always, update: never, deactivate: adm, activate: adm}},
-		{kind: directory, id: idGSM, children: []*file{
-			// EF.IMSI (TS 51.011 10.3.2), EF.AD (10.3.18): normal operation, MNC of 2 digits
-			{kind: transparent, id: 0x6f07, data: imsiData(p.IMSI), rights: imsi},
-			{kind: transparent, id: 0x6fad, data: []byte{0, 0, 0, 2}, rights: ad},
-		}},
-		{kind: application, id: idADF, name: usimAID, children: []*file{
-			// EF.IMSI (TS 31.102 4.2.2), EF.AD (4.2.18)
-			{kind: transparent, id: 0x6f07, sfi: 7, data: imsiData(p.IMSI), rights: imsi},
-			{kind: transparent, id: 0x6fad, sfi: 3, data: []byte{0, 0, 0, 2}, rights: ad},
-		}},
-	}}
-	mf.adopt()
-	return mf
+// record returns record n, from 1.
+func (c *content) record(n int) []byte { return c.data[(n-1)*c.size : n*c.size] }
+
+// push makes b record 1 of a cyclic content; the oldest record goes (TS 102 221 8.2.2.3).
+func (c *content) push(b []byte) {
+	copy(c.data[c.size:], c.data)
+	copy(c.data[:c.size], b)
+}
+
+// A file is a node of the card's tree.
+type file struct {
+	kind        kind
+	id          uint16
+	name        []byte // of an ADF: its AID
+	sfi         byte   // of an EF: its short identifier 1..30, 0 without one
+	rights      rights // of an EF
+	deactivated bool   // of an EF
+	*content           // of an EF
+	parent      *file
+	children    []*file
 }
 
 // adopt sets the parents of all that is below f.
@@ -82,37 +87,8 @@ func (f *file) adopt() {
 	}
 }
 
-// bcd appends decimal digits to b, two a byte, the first in the low half, filled up with F to n bytes.
-func bcd(b []byte, digits string, n int) []byte {
-	for i := range n {
-		nibble := func(j int) byte {
-			if j < len(digits) {
-				return digits[j] - '0'
-			}
-			return 0xf
-		}
-		b = append(b, nibble(2*i)|nibble(2*i+1)<<4)
-	}
-	return b
-}
-
-// imsiData returns the content of EF.IMSI: length, then identity type 1 with the parity of
-// the number of digits, then the digits (TS 31.102 4.2.2, TS 24.008 10.5.1.4).
-func imsiData(imsi string) []byte {
-	n := len(imsi)/2 + 1
-	first := "1"
-	if len(imsi)%2 == 1 {
-		first = "9"
-	}
-	b := bcd([]byte{byte(n)}, first+imsi, n)
-	for len(b) < 9 {
-		b = append(b, 0xff)
-	}
-	return b
-}
-
 // isDir reports whether f can hold other files.
-func (f *file) isDir() bool { return f.kind != transparent }
+func (f *file) isDir() bool { return f.content == nil }
 
 // child returns the EF or DF directly below f with an identifier. An ADF is not reached so.
 func (f *file) child(id uint16) *file {
@@ -124,43 +100,73 @@ func (f *file) child(id uint16) *file {
 	return nil
 }
 
-// bySFI returns the EF directly below f with a short identifier.
+// bySFI returns the EF directly below f with a short identifier 1..30.
 func (f *file) bySFI(sfi byte) *file {
 	for _, c := range f.children {
-		if !c.isDir() && c.sfi == sfi {
+		if sfi != 0 && c.sfi == sfi {
 			return c
 		}
 	}
 	return nil
 }
 
-// byName returns the ADF below the MF f whose AID begins with name.
-func (f *file) byName(name []byte) *file {
+// within reports whether f is d or below it.
+func (f *file) within(d *file) bool {
+	for ; f != nil; f = f.parent {
+		if f == d {
+			return true
+		}
+	}
+	return false
+}
+
+// byName returns an ADF below the MF f whose AID begins with name: counted from the one that is current, if
+// any, the first, last, next or previous (0..3 as in P2 of SELECT, TS 102 221 8.5.1.2 and 11.1.1).
+func (f *file) byName(name []byte, occurrence byte, current *file) *file {
+	var last *file
+	passed := current == nil
 	for _, c := range f.children {
 		if c.kind == application && bytes.HasPrefix(c.name, name) {
-			return c
+			switch {
+			case occurrence == 0, occurrence == 2 && passed:
+				return c
+			case occurrence == 3 && c == current:
+				return last
+			}
+			last = c
 		}
+		passed = passed || c == current
+	}
+	if occurrence == 1 || occurrence == 3 && current == nil {
+		return last
 	}
 	return nil
 }
 
 // appendHeader appends what SELECT and STATUS answer in class A0 (TS 51.011 9.2.1, 9.3).
-func (f *file) appendHeader(b []byte) []byte {
+func (m *memory) appendHeader(b []byte, f *file) []byte {
 	if !f.isDir() {
 		size := len(f.data)
+		increasable, state := byte(0), byte(1)
+		if f.kind == cyclic && f.rights[increase] != never {
+			increasable = 0x40
+		}
+		if f.deactivated {
+			state = 0
+		}
 		return append(b,
 			0, 0, // RFU
 			byte(size>>8), byte(size),
 			byte(f.id>>8), byte(f.id),
 			4, // EF
-			0, // RFU
-			byte(f.rights.read<<4|f.rights.update),
-			byte(never<<4), // INCREASE, RFU
-			byte(f.rights.activate<<4|f.rights.deactivate),
-			1, // not invalidated
+			increasable,
+			byte(f.rights[read]<<4|f.rights[update]),
+			byte(f.rights[increase]<<4), // RFU
+			byte(f.rights[activate]<<4|f.rights[deactivate]),
+			state,
 			2, // length of what follows
-			0, // transparent
-			0) // no records
+			structures[f.kind].gsm,
+			byte(f.size))
 	}
 	typ := byte(2)
 	if f.id == idMF {
@@ -168,12 +174,17 @@ func (f *file) appendHeader(b []byte) []byte {
 	}
 	var dfs, efs byte
 	for _, c := range f.children {
-		switch c.kind {
-		case directory:
+		switch {
+		case c.kind == directory:
 			dfs++
-		case transparent:
+		case !c.isDir():
 			efs++
 		}
+	}
+	chv1, chv2 := &m.pins[pin1], &m.pins[pin2]
+	characteristics := byte(0x31) // 1.8 and 3 V, clock stop allowed
+	if !chv1.enabled {
+		characteristics |= 0x80
 	}
 	return append(b,
 		0, 0, // RFU
@@ -181,24 +192,36 @@ func (f *file) appendHeader(b []byte) []byte {
 		byte(f.id>>8), byte(f.id),
 		typ,
 		0, 0, 0, 0, 0, // RFU
-		10,   // length of what follows
-		0xb1, // CHV1 disabled, 1.8 and 3 V, clock stop allowed
+		10, // length of what follows
+		characteristics,
 		dfs, efs,
-		4,                      // number of CHVs and unblock CHVs
-		0,                      // RFU
-		0x83, 0x8a, 0x83, 0x8a, // CHV1, unblock 1, CHV2, unblock 2: set, tries left
+		4, // number of CHVs and unblock CHVs
+		0, // RFU
+		// Set, tries left.
+		0x80|chv1.tries, 0x80|chv1.pukTries, 0x80|chv2.tries, 0x80|chv2.pukTries,
 		0) // RFU
+}
+
+// structures codes the structure of an EF in a header (TS 51.011 9.3) and in the file descriptor of an FCP,
+// working EF, shareable (TS 102 221 11.1.1.4.3).
+var structures = [...]struct{ gsm, uicc byte }{
+	transparent: {0, 0x41},
+	linear:      {1, 0x42},
+	cyclic:      {3, 0x46},
 }
 
 // appendFCP appends the file control parameters that SELECT and STATUS answer in
 // class 00 (TS 102 221 11.1.1.3).
-func (f *file) appendFCP(b []byte) []byte {
+func (m *memory) appendFCP(b []byte, f *file) []byte {
 	b = append(b, 0x62, 0)
 	start := len(b)
-	if f.isDir() {
+	switch {
+	case f.isDir():
 		b = append(b, 0x82, 2, 0x78, 0x21) // file descriptor: DF, shareable
-	} else {
-		b = append(b, 0x82, 2, 0x41, 0x21) // file descriptor: transparent EF, shareable
+	case f.kind == transparent:
+		b = append(b, 0x82, 2, structures[f.kind].uicc, 0x21)
+	default:
+		b = append(b, 0x82, 5, structures[f.kind].uicc, 0x21, 0, byte(f.size), byte(f.records()))
 	}
 	b = append(b, 0x83, 2, byte(f.id>>8), byte(f.id))
 	if f.kind == application {
@@ -208,16 +231,25 @@ func (f *file) appendFCP(b []byte) []byte {
 	if f.id == idMF {
 		b = append(b, 0xa5, 3, 0x80, 1, 0x71) // UICC: all voltages, clock stop allowed
 	}
-	b = append(b, 0x8a, 1, 5) // operational, activated
-	if f.isDir() {
-		// Deleting and creating files (access mode 47) is for nobody. PIN status: one key, the global PIN 1
-		// (key reference 01), disabled (TS 102 221 9.5.2).
-		b = append(b, 0xab, 5, 0x80, 1, 0x47, 0x97, 0)
-		b = append(b, 0xc6, 6, 0x90, 1, 0, 0x83, 1, 1)
+	if f.deactivated {
+		b = append(b, 0x8a, 1, 4) // operational, deactivated
 	} else {
-		size := len(f.data)
-		b = f.rights.appendSecurity(b)
-		b = append(b, 0x80, 2, byte(size>>8), byte(size))
+		b = append(b, 0x8a, 1, 5) // operational, activated
+	}
+	if f.isDir() {
+		// Deleting and creating files (access mode 47) is for nobody.
+		b = append(b, 0xab, 5, 0x80, 1, 0x47, 0x97, 0)
+		// PIN status: a bit for each key reference, set when it is enabled (TS 102 221 9.5.2).
+		status := byte(0)
+		for i, who := range [...]access{pin1, pin2} {
+			if m.pins[who].enabled {
+				status |= 0x80 >> i
+			}
+		}
+		b = append(b, 0xc6, 9, 0x90, 1, status, 0x83, 1, keyPIN1, 0x83, 1, keyPIN2)
+	} else {
+		b = f.appendSecurity(b)
+		b = append(b, 0x80, 2, byte(len(f.data)>>8), byte(len(f.data)))
 		// Without this object the identifier's low bits would be the short identifier.
 		if f.sfi == 0 {
 			b = append(b, 0x88, 0)
@@ -229,25 +261,37 @@ func (f *file) appendFCP(b []byte) []byte {
 	return b
 }
 
+// accessModes are the tags and values that stand for operations in security attributes: a bit of the access
+// mode byte, or an instruction (TS 102 221 9.3, ISO 7816-4 5.4.3.2).
+var accessModes = [...][2]byte{
+	read:       {0x80, 0x01},
+	update:     {0x80, 0x02},
+	increase:   {0x84, 0x32},
+	deactivate: {0x80, 0x08},
+	activate:   {0x80, 0x10},
+}
+
 // appendSecurity appends the security attributes of an EF in expanded format: pairs of an
 // access mode and a security condition (TS 102 221 9.3, ISO 7816-4 5.4.3.2).
-func (r rights) appendSecurity(b []byte) []byte {
+func (f *file) appendSecurity(b []byte) []byte {
 	b = append(b, 0xab, 0)
 	start := len(b)
-	for _, x := range [...]struct {
-		mode byte
-		who  access
-	}{{0x01, r.read}, {0x02, r.update}, {0x08, r.deactivate}, {0x10, r.activate}} {
-		b = append(b, 0x80, 1, x.mode)
-		switch x.who {
+	for op, who := range f.rights {
+		if operation(op) == increase && f.kind != cyclic {
+			continue
+		}
+		b = append(b, accessModes[op][0], 1, accessModes[op][1])
+		switch who {
 		case always:
 			b = append(b, 0x90, 0)
 		case never:
 			b = append(b, 0x97, 0)
 		case pin1:
-			b = append(b, 0xa4, 6, 0x83, 1, 0x01, 0x95, 1, 8)
+			b = append(b, 0xa4, 6, 0x83, 1, keyPIN1, 0x95, 1, 8)
+		case pin2:
+			b = append(b, 0xa4, 6, 0x83, 1, keyPIN2, 0x95, 1, 8)
 		case adm:
-			b = append(b, 0xa4, 6, 0x83, 1, 0x0a, 0x95, 1, 8)
+			b = append(b, 0xa4, 6, 0x83, 1, keyADM1, 0x95, 1, 8)
 		}
 	}
 	b[start-1] = byte(len(b) - start)

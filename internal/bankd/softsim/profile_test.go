@@ -3,6 +3,7 @@
 package softsim
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -26,7 +27,7 @@ func TestParse(t *testing.T) {
 			Profile{ICCID: "89882110000000000012", IMSI: testIMSI, Ki: testKi, OPc: block16(t, set2)}},
 	} {
 		p, err := Parse(tt.in)
-		if err != nil || p != tt.want {
+		if err != nil || !reflect.DeepEqual(p, tt.want) {
 			t.Errorf("Parse(%q) = %+v, %v", tt.in, p, err)
 		}
 		if again, err := Parse(p.String()); err != nil || again.ICCID != p.ICCID || again.IMSI != p.IMSI {
@@ -38,7 +39,7 @@ func TestParse(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	const ok = "softsim:iccid=8988211000000000001,imsi=001010000000001"
 	for _, tt := range []struct{ in, want string }{
-		{"", `profile "": want softsim:iccid=…,imsi=…`},
+		{"", `profile "": want softsim:iccid=…,imsi=… or softsim:file=…`},
 		{"Reader 1", `profile "Reader 1": want softsim:`},
 		{"softsim:", `option "": want NAME=VALUE`},
 		{"softsim:iccid=8988211000000000001", "imsi: missing; want 6..15 digits"},
@@ -51,7 +52,7 @@ func TestParseErrors(t *testing.T) {
 		{"softsim:iccid=8988211000000000001,imsi=١٢٣٤٥٦٧", `want 6..15 digits`},
 		{ok + ",ki=465b5c", "option ki: value of 6 characters: want 32 hex digits"},
 		{ok + ",opc=cd63cb71954a9f4e48a5994e37a02baz", "option opc: value of 32 characters: want 32 hex digits"},
-		{ok + ",pin=1234", "option pin: unknown; want iccid, imsi, ki or opc"},
+		{ok + ",pin=1234", "option pin: unknown; want file, iccid, imsi, mncdigits, ki, opc, sqn, msisdn, spn, pin1, puk1, pin2, puk2, adm1"},
 		{ok + ",imsi=001010000000002", "option imsi is given twice"},
 		{ok + ",", `option "": want NAME=VALUE`},
 	} {
