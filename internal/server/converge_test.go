@@ -3,8 +3,11 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"remsim/internal/rspro"
@@ -16,8 +19,13 @@ type modelBankd struct {
 	id       uint16
 	numSlots uint16
 	maps     map[slot.Bank]slot.Client
+	tells    bool // has feature bankState
+	// before are the maps it had when the server was last started.
+	before map[slot.Bank]slot.Client
 
 	peer     *bankPeer    // nil: not connected
+	list     []slot.Map   // on its way to the server
+	exact    bool         // the server knows its maps, since its list came in time: it mustn't create one that is there
 	requests []mapRequest // on their way to the bankd
 	answers  []mapAnswer  // on their way back
 }
@@ -37,6 +45,7 @@ func (b *modelBankd) handle(q mapRequest, moody bool) rspro.ResultCode {
 	case !q.remove && mapped && c == q.Client:
 		return rspro.OK
 	case moody:
+		b.exact = false // what it has after that isn't said
 		return 4711
 	case q.remove:
 		delete(b.maps, q.Bank)
@@ -51,10 +60,21 @@ func (b *modelBankd) handle(q mapRequest, moody bool) rspro.ResultCode {
 	return rspro.OK
 }
 
+// has returns the bankd's maps in some fixed order.
+func (b *modelBankd) has() []slot.Map {
+	l := []slot.Map{}
+	for at, c := range b.maps {
+		l = append(l, slot.Map{Bank: at, Client: c})
+	}
+	slices.SortFunc(l, func(x, y slot.Map) int { return cmp.Compare(x.Bank.Slot, y.Bank.Slot) })
+	return l
+}
+
 // modelClient believes what it is told.
 type modelClient struct {
 	slot     slot.Client
 	believes Target
+	before   Target // what it believed when the server was last started
 
 	peer    *clientPeer
 	told    []tellN
@@ -73,12 +93,22 @@ type model struct {
 	moody   bool // bankds may refuse for no reason
 	bankds  []*modelBankd
 	clients []*modelClient
+
+	// What was asked of the server since its start.
+	created, deleted map[slot.Map]bool // the last that was asked of a map
+	reset            bool              // all maps were deleted
+	// fault is the first thing that mustn't have happened.
+	fault                                error
+	adopted, removed, late, lost, starts int // how often
 }
 
 func newModel(seed uint64) *model {
-	m := &model{s: NewState(), rnd: rand.New(rand.NewPCG(seed, 0)), moody: true}
+	m := &model{
+		s: NewState(), rnd: rand.New(rand.NewPCG(seed, 0)), moody: true,
+		created: map[slot.Map]bool{}, deleted: map[slot.Map]bool{},
+	}
 	for id := range uint16(3) {
-		m.bankds = append(m.bankds, &modelBankd{id: id, numSlots: 3, maps: map[slot.Bank]slot.Client{}})
+		m.bankds = append(m.bankds, &modelBankd{id: id, numSlots: 3, maps: map[slot.Bank]slot.Client{}, tells: id != 1})
 	}
 	for id := range uint16(5) {
 		m.clients = append(m.clients, &modelClient{slot: cl(id, 0)})
@@ -87,16 +117,41 @@ func newModel(seed uint64) *model {
 }
 
 func (m *model) bankUp(b *modelBankd) {
-	p := &bankPeer{bank: b.id, numSlots: b.numSlots, endpoint: addr(b.id + 1)}
+	p := &bankPeer{bank: b.id, numSlots: b.numSlots, endpoint: addr(b.id + 1), held: b.tells}
 	m.s.addBank(p)
-	b.peer = p
+	b.peer, b.list, b.exact = p, nil, false
+	if b.tells {
+		b.list = b.has()
+	}
 	if m.rnd.IntN(4) == 0 { // at another address
 		p.endpoint = addr(b.id + 100)
 	}
 }
 
+// listStep lets a list arrive, in time or late.
+func (m *model) listStep(b *modelBankd) {
+	if b.list == nil {
+		return
+	}
+	b.exact = b.peer.held
+	if !b.exact {
+		m.late++
+	}
+	for _, f := range m.s.listed(b.peer, b.list) {
+		if f.adopted {
+			m.adopted++
+		} else {
+			m.removed++
+		}
+	}
+	b.list = nil
+}
+
 // bankDown cuts a connection: some of what was under way arrives, the rest doesn't.
 func (m *model) bankDown(b *modelBankd) {
+	if m.rnd.IntN(2) == 0 {
+		m.listStep(b)
+	}
 	for n := m.rnd.IntN(len(b.requests) + 1); n > 0; n-- {
 		m.bankStep(b)
 	}
@@ -105,12 +160,46 @@ func (m *model) bankDown(b *modelBankd) {
 	}
 	m.s.dropBank(b.peer)
 	b.peer, b.requests, b.answers = nil, nil, nil
+	if m.rnd.IntN(4) == 0 { // it was started anew
+		m.lost += len(b.maps)
+		clear(b.maps)
+	}
+}
+
+// restart ends the server and starts it anew: it knows nothing.
+func (m *model) restart() {
+	for _, b := range m.bankds {
+		if b.peer != nil {
+			m.bankDown(b)
+		}
+		b.before = maps.Clone(b.maps)
+	}
+	for _, c := range m.clients {
+		if c.peer != nil {
+			m.clientDown(c)
+		}
+		c.before = c.believes
+	}
+	m.s, m.reset = NewState(), false
+	clear(m.created)
+	clear(m.deleted)
+	m.starts++
 }
 
 func (m *model) bankStep(b *modelBankd) {
 	q := b.requests[0]
 	b.requests = b.requests[1:]
+	if c, mapped := b.maps[q.Bank]; b.exact && !q.remove && mapped && c == q.Client && !m.s.owes(q.Map) {
+		m.fault = fmt.Errorf("bankd is asked to create %s, which it said it has", q.Map)
+	}
 	b.answers = append(b.answers, mapAnswer{q, b.handle(q, m.moody && m.rnd.IntN(8) == 0)})
+}
+
+// owes reports whether the server has yet to have sm removed, so that it is no fault to have it
+// created anew.
+func (s *State) owes(sm slot.Map) bool {
+	p := s.place(sm.Bank)
+	return p != nil && slices.ContainsFunc(p.maps, func(m *mapping) bool { return m.Map == sm && m.leaving() })
 }
 
 func (m *model) answerStep(b *modelBankd) {
@@ -139,7 +228,7 @@ func (m *model) clientDown(c *modelClient) {
 func (m *model) clientStep(c *modelClient) {
 	t := c.told[0]
 	c.told = c.told[1:]
-	c.believes = t.t
+	c.believes, c.before = t.t, Target{}
 	if t.t.none() {
 		c.believes = Target{}
 	}
@@ -158,12 +247,19 @@ func (m *model) tellStep(c *modelClient) bool {
 func (m *model) step() {
 	b := m.bankds[m.rnd.IntN(len(m.bankds))]
 	c := m.clients[m.rnd.IntN(len(m.clients))]
-	switch m.rnd.IntN(14) {
+	switch m.rnd.IntN(16) {
 	case 0, 1, 2:
 		// Slot 3 of each bank doesn't exist.
-		m.s.Create(slot.Map{Bank: bk(b.id, uint16(m.rnd.IntN(4))), Client: c.slot}) //nolint:errcheck // may be taken
+		sm := slot.Map{Bank: bk(b.id, uint16(m.rnd.IntN(4))), Client: c.slot}
+		if m.s.Create(sm) == nil {
+			m.created[sm] = true
+			delete(m.deleted, sm)
+		}
 	case 3, 4:
-		m.s.Delete(bk(b.id, uint16(m.rnd.IntN(4))))
+		if sm, ok := m.s.Delete(bk(b.id, uint16(m.rnd.IntN(4)))); ok {
+			delete(m.created, sm)
+			m.deleted[sm] = true
+		}
 	case 5:
 		if m.rnd.IntN(3) == 0 {
 			break
@@ -203,6 +299,23 @@ func (m *model) step() {
 			m.s.told(c.peer, c.answers[0].n, rspro.OK)
 			c.answers = c.answers[1:]
 		}
+	case 14:
+		if b.peer != nil {
+			m.listStep(b)
+		}
+	case 15:
+		switch m.rnd.IntN(40) {
+		case 0:
+			m.restart()
+		case 1:
+			m.s.DeleteAll()
+			clear(m.created)
+			m.reset = true
+		case 2, 3, 4, 5, 6, 7:
+			if b.peer != nil {
+				m.s.unhold(b.peer)
+			}
+		}
 	}
 }
 
@@ -211,6 +324,7 @@ func (m *model) settle() {
 	for busy := true; busy; {
 		busy = false
 		for _, b := range m.bankds {
+			m.listStep(b)
 			b.requests = append(b.requests, m.s.mapRequests(b.peer)...)
 			for len(b.requests) > 0 {
 				m.bankStep(b)
@@ -248,10 +362,20 @@ func (m *model) check() error {
 			active[sm.Bank] = sm.Client
 		}
 		byClient[sm.Client] = sm
+		switch b := m.bankds[sm.Bank.ID]; {
+		case m.created[sm.Map]:
+		case m.reset || m.deleted[sm.Map]:
+			return fmt.Errorf("%s was deleted", sm.Map)
+		case !b.tells || b.before[sm.Bank] != sm.Client:
+			return fmt.Errorf("%s is from nowhere", sm.Map)
+		}
 	}
 	for _, b := range m.bankds {
 		for at, c := range b.maps {
-			if active[at] != c {
+			if got, mapped := active[at]; got != c {
+				if old, was := b.before[at]; !b.tells && !mapped && was && old == c {
+					continue // the server can't know
+				}
 				return fmt.Errorf("bankd has %s=%s", c, at)
 			}
 			delete(active, at)
@@ -270,6 +394,7 @@ func (m *model) check() error {
 				return fmt.Errorf("client %s uses %v, want %v", c.slot, c.believes, want)
 			}
 		case mapped && c.believes.Bank == sm.Bank: // as before its bankd came back without the slot
+		case c.believes == c.before: // the server can't know, or hears of it from a bankd that has it
 		case c.believes != Target{}:
 			return fmt.Errorf("client %s uses %v, want none", c.slot, c.believes)
 		}
@@ -277,10 +402,18 @@ func (m *model) check() error {
 	return nil
 }
 
-// TestConverge lets maps, bankds and clients come and go at random, requests and answers be
-// lost and refused: once all are connected, they agree.
+// TestConverge lets maps, bankds and clients come and go at random, the server start anew,
+// requests, answers and lists be lost, late and refused: once all are connected, they agree.
+// Two bankds tell the maps they have, one doesn't.
 func TestConverge(t *testing.T) {
-	for seed := range uint64(1000) {
+	var adopted, removed, late, lost, starts int
+	defer func() {
+		t.Logf("maps adopted %d, unknown ones removed %d, lost by bankds %d; lists late %d, starts %d", adopted, removed, lost, late, starts)
+		if min(adopted, removed, late, lost, starts) == 0 {
+			t.Error("something never happened")
+		}
+	}()
+	for seed := range uint64(2000) {
 		m := newModel(seed)
 		for range m.rnd.IntN(1000) {
 			m.step()
@@ -298,8 +431,9 @@ func TestConverge(t *testing.T) {
 			}
 		}
 		m.settle()
-		if err := m.check(); err != nil {
+		if err := cmp.Or(m.fault, m.check()); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
+		adopted, removed, late, lost, starts = adopted+m.adopted, removed+m.removed, late+m.late, lost+m.lost, starts+m.starts
 	}
 }

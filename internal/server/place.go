@@ -24,6 +24,10 @@ import (
 //	                       ↓     │
 //	                      DELETING ──removeMappingRes──→ gone
 //
+// A bankd with feature bankState tells its maps when it connects: those it has go from NEW
+// to ACTIVE, and those it hasn't from DELETE_REQ to gone, without a request. A map it has
+// that nobody asked for begins as ACTIVE or, when it isn't adopted, as DELETE_REQ.
+//
 // (*) A map that no bankd can know is gone at once. A map in DELETE_REQ whose
 // createMappingReq is unanswered waits for the answer: ok leads to its removal,
 // a refusal to its end.
@@ -79,10 +83,19 @@ type place struct {
 	due  bool       // is in its session's list of places to compare
 }
 
-// wanted returns the map that the place should serve, or nil.
+// newest returns the youngest map of the place, which may be leaving; nil: there is none.
+// p may be nil.
+func (p *place) newest() *mapping {
+	if p == nil || len(p.maps) == 0 {
+		return nil
+	}
+	return p.maps[len(p.maps)-1]
+}
+
+// wanted returns the map that the place should serve, or nil. p may be nil.
 func (p *place) wanted() *mapping {
-	if n := len(p.maps); n > 0 && !p.maps[n-1].leaving() {
-		return p.maps[n-1]
+	if m := p.newest(); m != nil && !m.leaving() {
+		return m
 	}
 	return nil
 }
@@ -174,6 +187,40 @@ func (p *place) answered(r rspro.ResultCode) (gone []*mapping) {
 		m.enter(MapDeleteReq)
 	}
 	return nil
+}
+
+// listed takes from a bankd that was asked nothing yet on this connection which maps it has.
+func (p *place) listed(has map[slot.Map]bool) (gone []*mapping) {
+	w := p.wanted()
+	for _, m := range p.maps {
+		m.known = has[m.Map]
+		if m.leaving() && (!m.known || w != nil && has[w.Map]) {
+			gone = append(gone, m) // it has another map in the slot, or none
+		}
+	}
+	if w != nil && w.known {
+		w.lastError = ""
+		w.enter(MapActive)
+	}
+	return p.drop(gone...)
+}
+
+// adopt adds, as the wanted map, one that the bankd says it has; the caller has seen to it
+// that there is none. It is taken to be so unless that is old news.
+func (p *place) adopt(m *mapping, fresh bool) {
+	p.create(m)
+	m.known = true
+	if fresh {
+		m.enter(MapActive)
+	}
+}
+
+// owe adds a map that the bankd says it has and shall not have.
+func (p *place) owe(m *mapping) {
+	m.enter(MapDeleteReq)
+	m.created, m.deleted = m.changed, m.changed
+	m.known, m.owed = true, true
+	p.maps = slices.Insert(p.maps, 0, m) // it has been there before the wanted one
 }
 
 // lost takes the end of the bankd's connection. The bankd goes on with what it

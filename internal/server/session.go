@@ -17,6 +17,7 @@ import (
 
 	"remsim/internal/link"
 	"remsim/internal/rspro"
+	"remsim/internal/slot"
 )
 
 // Limits of a connection.
@@ -25,6 +26,7 @@ const (
 	answerTimeout   = 10 * time.Second // for a client's answer
 	probeTimeout    = 2 * time.Second  // for the PONG of one whose identity another one wants
 	refusedLinger   = 1 * time.Second  // between a refusal and the close
+	listTimeout     = 5 * time.Second  // for the maps that a bankd has
 	maxStrays       = 100              // PDUs out of place before a connection is closed
 	maxUnidentified = 2048             // connections at a time that haven't been accepted
 	bankdPort       = 9999             // where a bankd listens that doesn't say
@@ -49,14 +51,17 @@ type session struct {
 	*sessions
 	conn  *link.Conn
 	hello chan rspro.PDU // capacity 1: the connect request
-	log   atomic.Pointer[logrus.Entry]
 	// release takes the connection off the unidentified ones.
 	release func()
 	// what the read loop alone touches
 	greeted bool
 	strays  int
+	maps    []slot.Map // that a bankd has told so far
+	mapsEnd bool       // that was the last of them
 	// peer is whom errorInd is about; nil before a peer is accepted.
 	peer atomic.Pointer[peer]
+	// bankd is the peer that tells what it has; nil for others and before it is accepted.
+	bankd atomic.Pointer[bankPeer]
 }
 
 // serve serves one connection until it ends.
@@ -72,12 +77,11 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	head := &head{Conn: nc}
 	s := &session{sessions: ss, hello: make(chan rspro.PDU, 1)}
 	s.release = sync.OnceFunc(func() { ss.unidentified.Add(-1) })
-	s.log.Store(log)
 	s.conn = link.New(head, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
 	accepted := make(chan bool, 1)
 	go func() { accepted <- s.run() }()
 	err := s.conn.Run(ctx)
-	log = s.log.Load()
+	log = s.conn.Log()
 	switch ok := <-accepted; {
 	case ok, ctx.Err() != nil:
 		log.WithError(err).Info("connection ended")
@@ -100,6 +104,16 @@ func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
 			s.hello <- pdu
 			return
 		}
+	case *rspro.BankSlotmapsInd:
+		if p := s.bankd.Load(); p != nil && !s.mapsEnd {
+			s.listMaps(p, m)
+			return
+		}
+	case *rspro.BankSlotInfoInd:
+		if p := s.bankd.Load(); p != nil {
+			s.slotInfo(p, m)
+			return
+		}
 	}
 	s.stray(pdu)
 }
@@ -107,7 +121,7 @@ func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
 // stray passes over a PDU that has no place here: a request in the wrong direction or a
 // second connect request. (The link passes over responses to nothing and unknown messages.)
 func (s *session) stray(pdu rspro.PDU) {
-	s.log.Load().WithField("message", pdu.Msg.Choice().String()).Warn("unexpected message ignored")
+	s.conn.Log().WithField("message", pdu.Msg.Choice().String()).Warn("unexpected message ignored")
 	if s.strays++; s.strays == maxStrays {
 		s.conn.Close(fmt.Errorf("%d unexpected messages", maxStrays))
 	}
@@ -122,7 +136,7 @@ func (s *session) fault(m *rspro.ErrorInd) {
 	if m.Text != "" {
 		text += ": " + m.Text
 	}
-	log := s.log.Load()
+	log := s.conn.Log()
 	if m.Bank != nil {
 		log = log.WithField("slot", m.Bank.String())
 	}
@@ -132,6 +146,46 @@ func (s *session) fault(m *rspro.ErrorInd) {
 	log.Warn(text)
 	if p := s.peer.Load(); p != nil {
 		s.state.fault(p, m.Bank, text)
+	}
+}
+
+// listMaps takes a part of the list of maps that a bankd has.
+func (s *session) listMaps(p *bankPeer, m *rspro.BankSlotmapsInd) {
+	s.maps = append(s.maps, m.Maps...)
+	if n := len(s.maps); n > int(p.numSlots) {
+		s.conn.Close(fmt.Errorf("bankSlotmapsInd: %d maps in a bank of %d slots", n, p.numSlots))
+		return
+	}
+	if !m.Last {
+		return
+	}
+	s.mapsEnd = true
+	log := s.conn.Log().WithField("cat", "DSLOTMAP")
+	log.WithField("maps", len(s.maps)).Info("told the maps it has")
+	for _, f := range s.state.listed(p, s.maps) {
+		log := log.WithFields(logrus.Fields{"slot": f.Bank.String(), "client": f.Client.String()})
+		if f.adopted {
+			log.Info("map adopted")
+		} else {
+			log.Warn(f.text)
+		}
+	}
+	s.maps = nil
+}
+
+// slotInfo takes what a bankd knows of some of its slots.
+func (s *session) slotInfo(p *bankPeer, m *rspro.BankSlotInfoInd) {
+	for _, i := range m.Slots {
+		b := slot.Bank{ID: p.bank, Slot: i.Slot}
+		log := s.conn.Log().WithFields(logrus.Fields{"slot": b.String(), "reader": i.Reader, "present": i.Present})
+		switch {
+		case !s.state.slotInfo(p, i):
+			log.Warnf("bankSlotInfoInd: a bank of %d slots has no such slot", p.numSlots)
+		case i.Error != "":
+			log.Warn("slot in trouble: " + i.Error)
+		default:
+			log.Debug("slot")
+		}
 	}
 }
 
@@ -202,8 +256,8 @@ func (s *session) reply(req rspro.PDU, res rspro.Response) {
 func (s *session) welcome(p *peer, name string) *logrus.Entry {
 	s.release()
 	s.peer.Store(p)
-	log := s.sessions.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": name, "addr": p.addr.String()})
-	s.log.Store(log)
+	log := s.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": name, "addr": p.addr.String()})
+	s.conn.SetLog(log)
 	log.WithFields(logrus.Fields{
 		"name": p.identity.Name, "software": p.identity.Software, "version": p.identity.SWVersion,
 	}).Info("connected")
@@ -223,6 +277,7 @@ func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
 	p := &bankPeer{peer: s.newPeer(req.Identity, req.Features), bank: req.BankID, numSlots: req.NumSlots}
 	p.endpoint = endpoint(req.Endpoint, p.addr)
 	name := fmt.Sprintf("B%d", p.bank)
+	p.held = p.features.Has(rspro.BankState)
 	res := &rspro.ConnectBankRes{Identity: s.identity}
 	if !s.claim(func() (holder, func()) {
 		if old := s.state.addBank(p); old != nil {
@@ -235,6 +290,15 @@ func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
 	}
 	defer s.state.dropBank(p)
 	log := s.welcome(&p.peer, name)
+	var late <-chan time.Time
+	if p.features.Has(rspro.BankState) {
+		// Told only to those who know it, so that others get what a C server says.
+		res.Features = rspro.BankState
+		s.bankd.Store(p)
+		timer := time.NewTimer(listTimeout)
+		defer timer.Stop()
+		late = timer.C
+	}
 	// What the bankd is asked first is decided before it is told that it is accepted:
 	// whoever sees that sees its maps unacknowledged.
 	reqs := s.state.mapRequests(p)
@@ -245,10 +309,14 @@ func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
 		}
 		select {
 		case <-p.wake:
-			reqs = s.state.mapRequests(p)
+		case <-late:
+			if s.state.unhold(p) {
+				log.Warnf("hasn't told the maps it has within %s: all that are wanted are created", listTimeout)
+			}
 		case <-s.conn.Done():
 			return true
 		}
+		reqs = s.state.mapRequests(p)
 	}
 }
 

@@ -8,7 +8,8 @@
 // concerns; the session of a marked peer compares what its peer should know
 // with what it was told and sends the difference; the answer updates what it was
 // told. First connect, reconnect, retry and removal all come out of that one
-// comparison.
+// comparison. A bankd with feature bankState says itself what it has: that then counts as
+// what it was told.
 package server
 
 import (
@@ -30,12 +31,15 @@ import (
 // methods that return lists.
 type State struct {
 	mu       sync.Mutex
-	banks    map[uint16]*bank // with a session or a place
+	banks    map[uint16]*bank // that were ever heard of
 	clients  map[slot.Client]*client
 	byClient map[slot.Client]*mapping // wanted maps
 	// all maps in order of creation, those that are leaving included
 	first, last *mapping
 	seq         uint64
+	// adopts: maps that a bankd has from before the server's start are taken over. It
+	// ends when all maps are deleted.
+	adopts bool
 }
 
 // NewState returns a State without maps.
@@ -44,6 +48,7 @@ func NewState() *State {
 		banks:    make(map[uint16]*bank),
 		clients:  make(map[slot.Client]*client),
 		byClient: make(map[slot.Client]*mapping),
+		adopts:   true,
 	}
 }
 
@@ -52,6 +57,9 @@ type bank struct {
 	id     uint16
 	peer   *bankPeer // nil: not connected
 	places map[uint16]*place
+	met    bool // its bankd has told its maps since the server's start
+	// freed are the slots whose map was deleted before that: none is adopted there.
+	freed [slot.Max + 1]bool
 }
 
 // A client is a client slot: who has it, if anybody, and what it was told.
@@ -111,6 +119,8 @@ type bankPeer struct {
 	numSlots uint16
 	endpoint netip.AddrPort // where clients reach it
 	due      []*place       // places to compare
+	held     bool           // nothing is asked before it has told its maps
+	slots    []slotInfo     // by slot number; nil: nothing is known of any
 }
 
 // A clientPeer is the session of a client in State.
@@ -157,6 +167,15 @@ func (s *State) Create(sm slot.Map) error {
 	if m := s.byClient[sm.Client]; m != nil {
 		return &TakenError{"client", m.Map}
 	}
+	p, m := s.enlist(sm)
+	s.byClient[m.Client] = m
+	p.create(m)
+	s.markPlace(p)
+	return nil
+}
+
+// enlist makes a mapping, the newest one, and finds its place.
+func (s *State) enlist(sm slot.Map) (*place, *mapping) {
 	b := s.bank(sm.Bank.ID)
 	p := b.places[sm.Bank.Slot]
 	if p == nil {
@@ -171,10 +190,7 @@ func (s *State) Create(sm slot.Map) error {
 		s.last.next = m
 	}
 	s.last = m
-	s.byClient[m.Client] = m
-	p.create(m)
-	s.markPlace(p)
-	return nil
+	return p, m
 }
 
 // Delete asks for the end of the map of a bank slot and reports whether there was
@@ -190,10 +206,12 @@ func (s *State) Delete(b slot.Bank) (slot.Map, bool) {
 	return m.Map, true
 }
 
-// DeleteAll asks for the end of all maps and returns how many those are.
+// DeleteAll asks for the end of all maps and returns how many those are; maps that a
+// bankd has from before the server's start aren't adopted any more.
 func (s *State) DeleteAll() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.adopts = false
 	n := len(s.byClient)
 	for _, m := range s.byClient {
 		s.delete(m)
@@ -204,6 +222,7 @@ func (s *State) DeleteAll() int {
 func (s *State) delete(m *mapping) {
 	p := s.place(m.Bank)
 	delete(s.byClient, m.Client)
+	p.bank.freed[p.nr] = true
 	s.forget(p, p.delete(m))
 	s.markPlace(p)
 	s.markClient(m.Client)
@@ -226,7 +245,6 @@ func (s *State) forget(p *place, gone []*mapping) {
 	}
 	if len(p.maps) == 0 {
 		delete(p.bank.places, p.nr)
-		s.tidy(p.bank)
 	}
 }
 
@@ -239,13 +257,6 @@ func (s *State) bank(id uint16) *bank {
 	return b
 }
 
-// tidy forgets a bank that nothing is known of.
-func (s *State) tidy(b *bank) {
-	if b.peer == nil && len(b.places) == 0 {
-		delete(s.banks, b.id)
-	}
-}
-
 func (s *State) place(b slot.Bank) *place {
 	if bk := s.banks[b.ID]; bk != nil {
 		return bk.places[b.Slot]
@@ -253,12 +264,7 @@ func (s *State) place(b slot.Bank) *place {
 	return nil
 }
 
-func (s *State) wanted(b slot.Bank) *mapping {
-	if p := s.place(b); p != nil {
-		return p.wanted()
-	}
-	return nil
-}
+func (s *State) wanted(b slot.Bank) *mapping { return s.place(b).wanted() }
 
 // markPlace has the bankd's session compare one place.
 func (s *State) markPlace(p *place) {
@@ -307,7 +313,6 @@ func (s *State) dropBank(p *bankPeer) {
 			s.markClient(m.Client) // nobody is left to confirm a removal
 		}
 	}
-	s.tidy(b)
 }
 
 // A mapRequest is what a bankd must be asked.
@@ -322,7 +327,7 @@ type mapRequest struct {
 func (s *State) mapRequests(p *bankPeer) []mapRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.holdsBank(p) {
+	if !s.holdsBank(p) || p.held {
 		return nil
 	}
 	var reqs []mapRequest
@@ -511,8 +516,12 @@ func (s *State) fault(p *peer, b *slot.Bank, text string) {
 	if b == nil {
 		return
 	}
-	if bk := s.banks[b.ID]; bk == nil || bk.peer == nil || &bk.peer.peer != p {
+	bk := s.banks[b.ID]
+	if bk == nil || bk.peer == nil || &bk.peer.peer != p {
 		return
+	}
+	if i := bk.peer.slot(b.Slot); i != nil {
+		i.lastError = text
 	}
 	if m := s.wanted(*b); m != nil {
 		m.lastError = text

@@ -16,7 +16,7 @@ import (
 type Slotmap struct {
 	slot.Map
 	State   MapState
-	Created time.Time // when it was asked for
+	Created time.Time // when it was asked for, or found at its bankd
 	Changed time.Time // when it entered State
 	Deleted time.Time // when its end was asked for; zero: it is wanted
 	// Owed is set when its end was asked for while its bankd was away, or
@@ -99,11 +99,10 @@ func (s *State) Slotmaps() []Slotmap {
 func (s *State) Slotmap(b slot.Bank) (Slotmap, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.place(b)
-	if p == nil || len(p.maps) == 0 {
-		return Slotmap{}, false
+	if m := s.place(b).newest(); m != nil {
+		return m.view(), true
 	}
-	return p.maps[len(p.maps)-1].view(), true
+	return Slotmap{}, false
 }
 
 // Banks returns the connected bankds in the order of their ids.

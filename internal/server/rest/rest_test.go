@@ -157,6 +157,7 @@ func TestV1(t *testing.T) {
 			r.Endpoint = netip.MustParseAddrPort("192.0.2.9:1")
 			r.Features = rspro.LateAtr | rspro.BankState
 		})
+		bankd.Send(&rspro.BankSlotmapsInd{Last: true})
 		auto := s.client(0, 0, func(r *rspro.ConnectClientReq) { r.Slot = nil }) // isn't accepted before it agrees
 		testnet.Expect[*rspro.ConfigClientIDReq](auto)
 
@@ -443,6 +444,7 @@ func TestV2(t *testing.T) {
 		})
 		auto := s.client(0, 0, func(r *rspro.ConnectClientReq) { r.Slot = nil })
 		testnet.Expect[*rspro.ConfigClientIDReq](auto)
+		b.Send(&rspro.BankSlotmapsInd{Last: true})
 		time.Sleep(1500 * time.Millisecond)
 		s.expect("POST", v1Path+"/slotmaps", slotmapBody(1, 1, 23, 0), 201, "")
 		testnet.Expect[*rspro.CreateMappingReq](b)
@@ -460,11 +462,22 @@ func TestV2(t *testing.T) {
 		waiting := `{"client":{"clientId":1023,"slotNr":0},"peer":"C1023:0","state":"WAIT_CONFIG_RES",
 				"component":` + component("remsimClient", "remsim-client", `null`) + `,"address":"10.0.0.7:32770",
 				"connectedAt":"2000-01-01T00:00:00.000Z","features":[],"lastError":null,"told":null}`
-		bank := func(lastError string) string {
+		// slots are 8, all unknown but one.
+		slots := func(one string) string {
+			l := make([]string, 8)
+			for i := range l {
+				l[i] = fmt.Sprintf(`{"slotNr":%d,"reader":null,"present":null,"atr":null,"client":null,"mapState":null,"state":null,"lastError":null}`, i)
+			}
+			if one != "" {
+				l[1] = one
+			}
+			return "[" + strings.Join(l, ",") + "]"
+		}
+		bank := func(lastError, slot string) string {
 			return `{"bankId":1,"peer":"B1","state":"CONNECTED_BANKD",
 				"component":` + component("remsimBankd", "remsim-bankd", `null`) + `,"address":"10.0.0.7:32768",
 				"connectedAt":"2000-01-01T00:00:00.000Z","features":["lateAtr","bankState","bit7"],"lastError":` + lastError + `,
-				"numberOfSlots":8,"endpoint":"[2001:db8::9]:10000"}`
+				"numberOfSlots":8,"endpoint":"[2001:db8::9]:10000","slots":` + slots(slot) + `}`
 		}
 		slotmap := func(state, changed, deleted, owed, lastError string) string {
 			return `{"bank":{"bankId":1,"slotNr":1},"client":{"clientId":23,"slotNr":0},"state":"` + state + `",
@@ -472,9 +485,13 @@ func TestV2(t *testing.T) {
 				"owed":` + owed + `,"lastError":` + lastError + `}`
 		}
 		get("/clients", 200, `{"clients":[`+client("null", "null")+`,`+waiting+`]}`)
-		get("/banks", 200, `{"banks":[`+bank("null")+`]}`)
-		get("/banks/1", 200, bank("null"))
-		get("/banks/B1", 200, bank("null"))
+		const map1 = `"client":{"clientId":23,"slotNr":0},"mapState":`
+		slot1 := `{"slotNr":1,"reader":null,"present":null,"atr":null,` + map1 + `"UNACKNOWLEDGED","state":null,"lastError":null}`
+		get("/banks", 200, `{"banks":[`+bank("null", slot1)+`]}`)
+		get("/banks/1", 200, bank("null", slot1))
+		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1}}})
+		slot1 = `{"slotNr":1,"reader":null,"present":false,"atr":null,` + map1 + `"UNACKNOWLEDGED","state":"FREE","lastError":null}`
+		get("/banks/B1", 200, bank("null", slot1))
 		get("/clients/C1023:0", 200, waiting)
 		get("/slotmaps", 200, `{"slotmaps":[`+slotmap("UNACKNOWLEDGED", `"2000-01-01T00:00:01.500Z"`, "null", "false", "null")+`]}`)
 
@@ -485,7 +502,15 @@ func TestV2(t *testing.T) {
 		c.Send(&rspro.ConfigClientBankRes{})
 		get("/clients/C23:0", 200, client(told+`"ok"}`, "null"))
 		b.Send(&rspro.ErrorInd{Sender: rspro.Bankd, Severity: rspro.Major, Code: 2, Bank: &slot.Bank{ID: 1, Slot: 1}, Text: "mute"})
-		get("/banks/1", 200, bank(`"errorInd: code 2, severity 2: mute"`))
+		const mute = `"errorInd: code 2, severity 2: mute"`
+		slot1 = `{"slotNr":1,"reader":null,"present":false,"atr":null,` + map1 + `"ACTIVE","state":"MAPPED","lastError":` + mute + `}`
+		get("/banks/1", 200, bank(mute, slot1))
+		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1, Present: true, Reader: "Reader \"ü\" 00 01", ATR: []byte{0x3b, 0x9f, 0}}}})
+		slot1 = `{"slotNr":1,"reader":"Reader \"\u00fc\" 00 01","present":true,"atr":"3b9f00",` + map1 + `"ACTIVE","state":"CARD","lastError":null}`
+		get("/banks/1", 200, bank(mute, slot1))
+		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1, Present: true, Error: "no answer"}}})
+		slot1 = `{"slotNr":1,"reader":null,"present":true,"atr":null,` + map1 + `"ACTIVE","state":"FAILED","lastError":"no answer"}`
+		get("/banks/1", 200, bank(mute, slot1))
 		get("/slotmaps/1:1", 200, slotmap("ACTIVE", `"2000-01-01T00:00:03.000Z"`, "null", "false", `"errorInd: code 2, severity 2: mute"`))
 
 		time.Sleep(time.Second)
@@ -508,6 +533,23 @@ func TestV2(t *testing.T) {
 				t.Errorf("GET %s: %d %s, want %d", path, w.Code, w.Body, status)
 			}
 		}
+	})
+}
+
+// TestAdopted checks that a map that was found at its bankd is a map like others.
+func TestAdopted(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		b := s.bank(1, func(r *rspro.ConnectBankReq) { r.Features = rspro.BankState })
+		m := slot.Map{Bank: slot.Bank{ID: 1, Slot: 1}, Client: slot.Client{ID: 23}}
+		b.Send(&rspro.BankSlotmapsInd{Maps: []slot.Map{m}, Last: true})
+		time.Sleep(time.Second)
+		s.expect("GET", v1Path+"/slotmaps", "", 200,
+			`{"slotmaps":[{"bank":{"bankId":1,"slotNr":1},"client":{"clientId":23,"slotNr":0},"state":"ACTIVE"}]}`)
+		if w := do(s, "POST", v1Path+"/slotmaps", slotmapBody(1, 1, 24, 0)); w.Code != 400 {
+			t.Errorf("POST of a bank slot that is taken: %d", w.Code)
+		}
+		s.expect("DELETE", v1Path+"/slotmaps/65537", "", 200, "")
+		testnet.Expect[*rspro.RemoveMappingReq](b)
 	})
 }
 

@@ -3,6 +3,7 @@
 package rest
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/bits"
@@ -79,8 +80,23 @@ type ToldV2 struct {
 type BankV2 struct {
 	ID uint16 `json:"bankId"`
 	PeerV2
-	NumSlots uint16 `json:"numberOfSlots"`
-	Endpoint string `json:"endpoint"` // where clients are sent, IP:PORT
+	NumSlots uint16   `json:"numberOfSlots"`
+	Endpoint string   `json:"endpoint"` // where clients are sent, IP:PORT
+	Slots    []SlotV2 `json:"slots"`    // all of them, by number
+}
+
+// SlotV2 is a slot of a connected bankd. What a bankd tells of its slots is null when
+// it has told nothing, as bankds without the feature bankState do.
+type SlotV2 struct {
+	Slot    uint16  `json:"slotNr"`
+	Reader  *string `json:"reader"`  // its name, as told; null, too: there is none
+	Present *bool   `json:"present"` // there is a card, as told
+	ATR     *string `json:"atr"`     // the card's, as told, in hex; null, too: none or not known
+	// Client and MapState are those of the newest map, which may be leaving; null: there is none.
+	Client    *clientSlot `json:"client"`
+	MapState  *string     `json:"mapState"`
+	State     *string     `json:"state"`     // FREE, MAPPED, CARD, FAILED, from what was told: see server.Slot
+	LastError *string     `json:"lastError"` // what the bankd told last of the slot
 }
 
 // SlotmapV2 is a slot map; maps that were deleted are shown until their bankd can't
@@ -161,8 +177,24 @@ func clientV2Of(c server.Client) ClientV2 {
 	return v
 }
 
-func bankV2Of(b server.Bank) BankV2 {
-	return BankV2{b.ID, peerV2Of(bankName(b.ID), b.State(), b.Peer), b.NumSlots, b.Endpoint.String()}
+func bankV2Of(b server.Bank, slots []server.Slot) BankV2 {
+	v := BankV2{b.ID, peerV2Of(bankName(b.ID), b.State(), b.Peer), b.NumSlots, b.Endpoint.String(), make([]SlotV2, len(slots))}
+	for i, s := range slots {
+		v.Slots[i] = slotV2Of(s)
+	}
+	return v
+}
+
+func slotV2Of(s server.Slot) SlotV2 {
+	v := SlotV2{Slot: s.Nr, State: known(s.State()), LastError: known(s.LastError)}
+	if s.Told {
+		v.Reader, v.Present, v.ATR = known(s.Reader), &s.Present, known(hex.EncodeToString(s.ATR))
+	}
+	if s.Map != nil {
+		c := clientSlot(s.Map.Client)
+		v.Client, v.MapState = &c, known(s.Map.State.String())
+	}
+	return v
 }
 
 func slotmapV2Of(m server.Slotmap) SlotmapV2 {
@@ -202,7 +234,7 @@ func (a v2) client(w http.ResponseWriter, r *http.Request) {
 func (a v2) banks(w http.ResponseWriter, r *http.Request) {
 	l := []BankV2{}
 	for _, b := range a.state.Banks() {
-		l = append(l, bankV2Of(b))
+		l = append(l, bankV2Of(b, a.state.Slots(b.ID)))
 	}
 	reply(w, map[string]any{"banks": l})
 }
@@ -217,7 +249,7 @@ func (a v2) bank(w http.ResponseWriter, r *http.Request) {
 		notFound(w, "no bankd with bank id %d is connected", id)
 		return
 	}
-	reply(w, bankV2Of(b))
+	reply(w, bankV2Of(b, a.state.Slots(id)))
 }
 
 func (a v2) slotmaps(w http.ResponseWriter, r *http.Request) {

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+)
+
+// What bankds with feature bankState tell of themselves: first the maps they have, right after
+// they were accepted and in one series of messages, then their slots.
+
+// A finding is a map on a bankd's list that the server didn't know or can't take.
+type finding struct {
+	slot.Map
+	adopted bool
+	text    string // what is wrong with it and what becomes of it, unless it was adopted
+}
+
+// listed compares the complete list of maps that a bankd has with those it should have.
+//
+// When the bankd is still held, it was asked nothing on this connection: the
+// list counts as what it was told. Otherwise the list is late. What the server knows of
+// has found its way by requests, and what is left to learn are the maps in excess.
+//
+// A map that the server doesn't know is adopted from the bankd's first list since the
+// server's start, unless it is in the way of a wanted one, its bank slot had a
+// map that was deleted, or all maps were. Otherwise it is to be removed. Adopting one from a late
+// list means that the bankd is asked to create it: it says ok if it has it still.
+func (s *State) listed(p *bankPeer, maps []slot.Map) []finding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.holdsBank(p) {
+		return nil
+	}
+	var found []finding
+	b := s.banks[p.bank]
+	has := make(map[slot.Map]bool, len(maps))
+	var unknown []slot.Map
+	for _, m := range maps {
+		switch {
+		case m.Bank.ID != p.bank:
+			found = append(found, finding{Map: m, text: "map of another bank passed over"})
+		case m.Bank.Slot >= p.numSlots:
+			found = append(found, finding{Map: m, text: fmt.Sprintf("map of a slot that a bank of %d slots hasn't passed over", p.numSlots)})
+		case has[m]:
+			found = append(found, finding{Map: m, text: "map listed twice"})
+		default:
+			has[m] = true
+			if pl := b.places[m.Bank.Slot]; pl == nil || !slices.ContainsFunc(pl.maps, func(k *mapping) bool { return k.Map == m }) {
+				unknown = append(unknown, m)
+			}
+		}
+	}
+	fresh := p.held
+	if fresh {
+		for _, pl := range b.places {
+			for _, m := range pl.maps {
+				s.markClient(m.Client)
+			}
+			s.forget(pl, pl.listed(has))
+		}
+	}
+	for _, m := range unknown {
+		found = append(found, s.encounter(b, m, fresh))
+	}
+	b.met, p.held = true, false
+	p.mark()
+	return found
+}
+
+// encounter takes a map that a bankd has and the server didn't know.
+func (s *State) encounter(b *bank, sm slot.Map, fresh bool) finding {
+	var why string
+	switch at, of := s.wanted(sm.Bank), s.byClient[sm.Client]; {
+	case at != nil:
+		why = "its bank slot is in use by map " + at.Map.String()
+	case of != nil:
+		why = "its client slot is in use by map " + of.Map.String()
+	case !s.adopts:
+		why = "all maps were deleted"
+	case b.freed[sm.Bank.Slot]:
+		why = "the map of its bank slot was deleted"
+	case b.met:
+		why = "it isn't from before the server's start"
+	}
+	pl, m := s.enlist(sm)
+	s.markPlace(pl)
+	s.markClient(m.Client)
+	if why == "" {
+		s.byClient[m.Client] = m
+		pl.adopt(m, fresh)
+		return finding{Map: sm, adopted: true}
+	}
+	pl.owe(m)
+	if s.byClient[m.Client] == nil {
+		s.believed(Target{m.Bank, b.peer.endpoint}, m.Client)
+	}
+	return finding{Map: sm, text: "unknown map to be removed: " + why}
+}
+
+// believed notes that a client was once told t, by whoever made the map, unless more is known:
+// it is to be told when that ends. (One that has a wanted map is told of that, and may be
+// using it all the time.)
+func (s *State) believed(t Target, by slot.Client) {
+	c := s.clients[by]
+	if c == nil {
+		c = &client{slot: by}
+		s.clients[by] = c
+	}
+	if c.told.none() {
+		c.told = t
+	}
+}
+
+// unhold gives up waiting for a bankd's list and reports whether that was waited for.
+func (s *State) unhold(p *bankPeer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := p.held
+	p.held = false
+	return was
+}
+
+// slotInfo is what is known of a bank slot besides its maps.
+type slotInfo struct {
+	told      bool // by the bankd, which makes reader, present and atr known
+	reader    string
+	present   bool
+	atr       []byte
+	lastError string
+}
+
+// slot returns what is known of one slot; nil when there is no such slot.
+func (p *bankPeer) slot(nr uint16) *slotInfo {
+	if nr >= p.numSlots {
+		return nil
+	}
+	if p.slots == nil {
+		p.slots = make([]slotInfo, p.numSlots)
+	}
+	return &p.slots[nr]
+}
+
+// slotInfo takes what a bankd tells of one of its slots; it reports whether there is that slot.
+func (s *State) slotInfo(p *bankPeer, i rspro.SlotInfo) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := p.slot(i.Slot)
+	if v == nil {
+		return false
+	}
+	*v = slotInfo{true, i.Reader, i.Present, bytes.Clone(i.ATR), i.Error}
+	return true
+}
+
+// A Slot is what State knows of one slot of a connected bankd.
+type Slot struct {
+	Nr uint16
+	// Told reports whether the bankd has told of the slot: without that, as with bankds that lack
+	// feature bankState, Reader, Present and ATR mean nothing.
+	Told    bool
+	Reader  string // its name; empty: none
+	Present bool   // there is a card
+	ATR     []byte // the card's; nil: not known
+	// Map is the newest map of the slot, which may be leaving; nil: there is none.
+	Map *Slotmap
+	// LastError is what the bankd told last of the slot by bankSlotInfoInd, which ends it, too, or by
+	// errorInd; empty: nothing.
+	LastError string
+}
+
+// State returns what the slot is in, as far as that follows from what its bankd tells:
+//
+//	FREE    the bankd serves no map there
+//	MAPPED  it serves a map, but there is no card
+//	CARD    it serves a map, and there is a card; whether its client uses it isn't told
+//	FAILED  the same, but the bankd told an error of it
+//
+// It is empty when the bankd hasn't told.
+func (s Slot) State() string {
+	switch {
+	case !s.Told:
+		return ""
+	case s.Map == nil || s.Map.State < MapActive:
+		return "FREE"
+	case !s.Present:
+		return "MAPPED"
+	case s.LastError != "":
+		return "FAILED"
+	}
+	return "CARD"
+}
+
+// Slots returns all slots of the bankd that has a bank id, by number.
+func (s *State) Slots(id uint16) []Slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.banks[id]
+	if b == nil || b.peer == nil {
+		return nil
+	}
+	l := make([]Slot, b.peer.numSlots)
+	for nr := range l {
+		v := &l[nr]
+		v.Nr = uint16(nr)
+		if b.peer.slots != nil {
+			i := b.peer.slots[nr]
+			v.Told, v.Reader, v.Present, v.ATR, v.LastError = i.told, i.reader, i.present, i.atr, i.lastError
+		}
+		if m := b.places[v.Nr].newest(); m != nil {
+			w := m.view()
+			v.Map = &w
+		}
+	}
+	return l
+}
