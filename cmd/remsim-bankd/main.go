@@ -31,8 +31,7 @@ type options struct {
 	advertise      string
 	maxConnections uint16
 	shared         bool
-	gsmtapIP       string
-	gsmtapSlot     uint16
+	traceSlot      uint16
 }
 
 func command() *cobra.Command {
@@ -53,8 +52,8 @@ of the pattern is a card in software.`,
 				return err
 			}
 			l := log.Logger(cmd.ErrOrStderr())
-			if o.gsmtapIP != "" {
-				l.Warn("GSMTAP isn't supported yet: no traces are sent")
+			if cmd.Flags().Changed("gsmtap-slot") {
+				cfg.TraceSlot = &o.traceSlot
 			}
 			return bankd.Run(cmd.Context(), cfg, bankd.Env{
 				Net:      link.TCP(),
@@ -79,8 +78,8 @@ of the pattern is a card in software.`,
 	fs.StringVar(&cfg.SlotsFile, "slots-file", "bankd_pcsc_slots.csv", "`FILE` that says which reader a slot is")
 	daemon.DurationVar(fs, &cfg.CardTimeout, "card-timeout", "", 30*time.Second, time.Second, 10*time.Minute, "how long one call to a card may take")
 	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too")
-	fs.StringVarP(&o.gsmtapIP, "gsmtap-ip", "g", "", "`ADDRESS` for traces (not supported yet)")
-	daemon.Uint16Var(fs, &o.gsmtapSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only (not supported yet)")
+	cfg.Trace.Flags(fs, "g")
+	daemon.Uint16Var(fs, &o.traceSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only, by --gsmtap-ip and --pcap (default all)")
 	log.Flags(fs, true)
 	return cmd
 }
@@ -95,8 +94,6 @@ func (o *options) fill(cfg *bankd.Config) error {
 		return daemon.Usagef("option -N --component-name: value %q: want 1 to 32 ASCII characters", cfg.Name)
 	case o.bindIP != "" && !isIP(o.bindIP):
 		return daemon.Usagef("option -I --bind-ip: value %q: want %s", o.bindIP, wantIP)
-	case o.gsmtapIP != "" && !isIP(o.gsmtapIP):
-		return daemon.Usagef("option -g --gsmtap-ip: value %q: want %s", o.gsmtapIP, wantIP)
 	}
 	if o.advertise != "" {
 		a, err := netip.ParseAddrPort(o.advertise)

@@ -76,6 +76,7 @@ func TestFails(t *testing.T) {
 		{"bad line", "", "\n1,2\n", "bankd_pcsc_slots.csv:2: "},
 		{"slot twice", "", "1,2,softsim:\n1,2,b\n", "bankd_pcsc_slots.csv:2: bank 1 slot 2 stands in bankd_pcsc_slots.csv:1 already"},
 		{"bad software card", "", "1,0,softsim:iccid=x\n", "bankd_pcsc_slots.csv:1: "},
+		{"bad trace file", "--pcap /dev/full", "", "pcap file: write /dev/full: no space left"},
 		{"port in use", "-I 127.0.0.1 -P " + taken, "", "in use"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,11 +112,11 @@ func TestRuns(t *testing.T) {
 		cancel()
 	}()
 	var out bytes.Buffer
-	args := strings.Fields("-i 127.0.0.1 -p 1 -b 1 -n 1023 -N name -I 127.0.0.1 -P 0 -s -g 127.0.0.1 -G 3 -d DMAIN,1:DRSPRO -L -T -e 1")
+	args := strings.Fields("-i 127.0.0.1 -p 1 -b 1 -n 1023 -N name -I 127.0.0.1 -P 0 -s -g 127.0.0.1 -G 3 --pcap trace.pcap -d DMAIN,1:DRSPRO:DGSMTAP -L -T -e 1")
 	if status := daemon.Execute(ctx, command(), args, &out, logs); status != 0 || out.Len() > 0 {
 		t.Errorf("status %d, standard output %q", status, out.String())
 	}
-	for _, w := range []string{"GSMTAP isn't supported yet", "all cards are powered off"} {
+	for _, w := range []string{"receiver=\"127.0.0.1:4729\"", "file=trace.pcap", "all cards are powered off"} {
 		if !strings.Contains(logs.all.String(), w) {
 			t.Errorf("no %q in the log:\n%s", w, logs.all.String())
 		}
