@@ -34,7 +34,7 @@ func TestControlConnection(t *testing.T) {
 			m.Identity.Name != "testbank" || m.Features != rspro.LateAtr|rspro.BankState || m.Endpoint != netip.MustParseAddrPort("192.0.2.7:1234") {
 			t.Errorf("connectBankReq: %+v", m)
 		}
-	}, func(cfg *Config) { cfg.Advertise = netip.MustParseAddrPort("192.0.2.7:1234") })
+	}, func(cfg *setup) { cfg.Advertise = netip.MustParseAddrPort("192.0.2.7:1234") })
 }
 
 func TestRefusedByServer(t *testing.T) {
@@ -161,7 +161,7 @@ func TestSlotWithoutLine(t *testing.T) {
 		m := r.connect(c23, 8)
 		m.wantResult(rspro.CardNotPresent)
 		r.wantLog(logrus.WarnLevel, "slot=\"B1:8\"", "slots file doesn't name this slot")
-	}, func(cfg *Config) { cfg.NumSlots = slots + 1 })
+	}, func(cfg *setup) { cfg.NumSlots = slots + 1 })
 }
 
 // A map moved to another client in the middle of a transmit: the old client goes
@@ -654,7 +654,7 @@ func TestCardHangsAtReset(t *testing.T) {
 		release()
 		r.wantCounts(0, 1, 1)
 		r.wantSlot(0, "FAILED, client C23:0, card call timed out")
-	}, func(cfg *Config) { cfg.CardTimeout = 20 * time.Second })
+	}, func(cfg *setup) { cfg.CardTimeout = 20 * time.Second })
 }
 
 // A client that leaves before its card is open leaves no card powered up.
@@ -768,7 +768,7 @@ func TestReaderWarnings(t *testing.T) {
 		r.wantLog(logrus.InfoLevel, "readers", "Fake Reader 00", "Fake Reader 07")
 		r.wantLog(logrus.WarnLevel, "slot=\"B1:2\"", `no reader matches \"Fake\" but \"Fake Reader 00\", which slot B1:0 has by line 1 of the slots file`)
 		r.wantLog(logrus.InfoLevel, "slots file", "lines=5", "used=4")
-	}, func(cfg *Config) {
+	}, func(cfg *setup) {
 		writeFile(t, cfg.SlotsFile, "1,0,Reader 00\n1,1,Reader 99\n1,2,Fake\n1,3,softsim:x\n2,0,y\n")
 	})
 }

@@ -73,8 +73,8 @@ var (
 	// ErrNoCard says that the reader is empty, or the card was pulled (RSPRO
 	// cardNotPresent).
 	ErrNoCard = errors.New("no card in the reader")
-	// ErrNoService says that nobody knows readers: pcscd isn't running.
-	ErrNoService = errors.New("pcscd isn't running")
+	// ErrNoService says that nobody knows readers: pcscd isn't running, or hangs.
+	ErrNoService = errors.New("pcscd doesn't answer")
 	// ErrMute says that there is a card and it doesn't answer (RSPRO
 	// cardUnresponsive).
 	ErrMute = errors.New("card doesn't answer")

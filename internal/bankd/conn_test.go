@@ -59,7 +59,7 @@ func TestMaxConnections(t *testing.T) {
 		two.Close()
 		synctest.Wait()
 		r.connect(c42, 1).wantResult(rspro.CardNotPresent)
-	}, func(cfg *Config) { cfg.MaxConnections = 2 })
+	}, func(cfg *setup) { cfg.MaxConnections = 2 })
 }
 
 // A second connection of a client is refused while the first is alive.

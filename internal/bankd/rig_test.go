@@ -32,6 +32,7 @@ type reader struct {
 	openErr  error
 	onOpen   func(*reader) // called by Open
 	failWith error         // of Transmit and Reset
+	delay    time.Duration // of each call
 	gate     chan struct{} // calls wait until it is closed; nil: they don't
 	atr      []byte
 	nextATR  []byte // after the next reset
@@ -64,8 +65,9 @@ func (r *reader) hold() (release func()) {
 
 func (r *reader) pass() {
 	r.mu.Lock()
-	gate := r.gate
+	gate, delay := r.gate, r.delay
 	r.mu.Unlock()
+	time.Sleep(delay)
 	if gate != nil {
 		<-gate
 	}
@@ -156,8 +158,10 @@ type pcscd struct {
 	readers
 	news chan struct{}
 
-	mu    sync.Mutex
-	there []Reader // nil: it isn't running
+	mu      sync.Mutex
+	there   []Reader // nil: it isn't running
+	watches int
+	hung    chan struct{} // Watch waits until it is closed; nil: it doesn't
 }
 
 func newPCSCD(cards readers) *pcscd {
@@ -171,6 +175,13 @@ func newPCSCD(cards readers) *pcscd {
 func readerName(i int) string { return fmt.Sprintf("Fake Reader %02d", i) }
 
 func (p *pcscd) Watch(ctx context.Context, changed func([]Reader)) error {
+	p.mu.Lock()
+	p.watches++
+	hung := p.hung
+	p.mu.Unlock()
+	if hung != nil {
+		<-hung
+	}
 	for {
 		p.mu.Lock()
 		there := slices.Clone(p.there)
@@ -237,8 +248,14 @@ type rig struct {
 	report   func() string
 }
 
-// simulate runs test with a rig in a bubble; change may alter the bankd's Config.
-func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
+// A setup is what a test may alter before its bankd starts.
+type setup struct {
+	Config
+	pcscd *pcscd
+}
+
+// simulate runs test with a rig in a bubble.
+func simulate(t *testing.T, test func(*rig), change ...func(*setup)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, net: testnet.New(), cards: newReaders(slots), ended: make(chan error, 1)}
@@ -248,14 +265,14 @@ func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
 		}
 		r.pcscd = newPCSCD(r.cards)
 		r.hup = make(chan os.Signal)
-		cfg := Config{
+		cfg := setup{pcscd: r.pcscd, Config: Config{
 			Server:    "10.0.0.1:9998",
 			BankID:    1,
 			NumSlots:  slots,
 			Name:      "testbank",
 			Listen:    ":9999",
 			SlotsFile: filepath.Join(t.TempDir(), "slots.csv"),
-		}
+		}}
 		if err := os.WriteFile(cfg.SlotsFile, []byte(file.String()), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +301,7 @@ func simulate(t *testing.T, test func(*rig), change ...func(*Config)) {
 				}
 			},
 		}
-		go func() { r.ended <- Run(ctx, cfg, env) }()
+		go func() { r.ended <- Run(ctx, cfg.Config, env) }()
 		t.Cleanup(func() {
 			r.listener.Close()
 			r.stop(5 * time.Second)
@@ -337,9 +354,10 @@ func (r *rig) remove(c slot.Client, nr uint16) rspro.ResultCode {
 // A modem is a client of the rig.
 type modem struct {
 	*testnet.Peer
-	t    *testing.T
-	slot slot.Client
-	bank slot.Bank
+	features rspro.Features
+	t        *testing.T
+	slot     slot.Client
+	bank     slot.Bank
 }
 
 // dial connects a client that hasn't said anything yet.
@@ -359,7 +377,20 @@ func (r *rig) connect(c slot.Client, nr uint16) *modem {
 
 func (m *modem) hello() {
 	m.t.Helper()
-	m.Send(&rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Client), Slot: &m.slot})
+	m.Send(&rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Client), Slot: &m.slot, Features: m.features})
+}
+
+// patient is a client that is served and knows of late ATRs.
+func (r *rig) patient(c slot.Client, nr uint16) *modem {
+	r.t.Helper()
+	r.create(c, nr)
+	m := r.dial(c, nr)
+	m.features = rspro.AtrAfterReset
+	m.hello()
+	m.wantResult(rspro.OK)
+	m.wantATR(testATR)
+	synctest.Wait()
+	return m
 }
 
 // session is a client that is served.
@@ -421,11 +452,25 @@ func (m *modem) phys(rst bool, vcc slot.Signal) {
 // wantCardGone wants what a client with a broken card is told.
 func (m *modem) wantCardGone() {
 	m.t.Helper()
+	m.wantCard(slot.Off)
+	m.ExpectEnd(time.Second)
+}
+
+// wantCard wants a word of the card's presence.
+func (m *modem) wantCard(present slot.Signal) {
+	m.t.Helper()
 	ind := testnet.Expect[*rspro.BankSlotStatusInd](m.Peer)
-	if ind.From != m.bank || ind.To != m.slot || ind.Phys.Card != slot.Off {
+	if ind.From != m.bank || ind.To != m.slot || ind.Phys != (slot.Phys{Card: present}) {
 		m.t.Fatalf("bankSlotStatusInd: %+v", ind)
 	}
-	m.ExpectEnd(time.Second)
+}
+
+// wantCardBack wants what a client is told that stayed when its card was lost.
+func (m *modem) wantCardBack(atr []byte) {
+	m.t.Helper()
+	m.wantATR(atr)
+	m.wantCard(slot.On)
+	synctest.Wait()
 }
 
 // wantError wants what the server is told of a broken card.
