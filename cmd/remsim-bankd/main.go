@@ -7,7 +7,10 @@ package main
 import (
 	"net"
 	"net/netip"
+	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,7 +49,11 @@ func command() *cobra.Command {
 		Long: `Gives remote clients the use of SIM cards in PC/SC readers, or in software. A remsim-server says which
 client uses which slot of the bank; a file of lines "BANK","SLOT","PATTERN" says which reader a slot is: the
 first whose name the pattern, a POSIX extended regular expression, is found in. "softsim:iccid=...,imsi=..." in place
-of the pattern is a card in software.`,
+of the pattern is a card in software.
+
+Readers and cards may come and go at any time. SIGHUP has the file read again: only slots whose
+card is another one then notice; a file with an error changes nothing. SIGUSR1 writes connections,
+slots, readers and goroutines to standard error.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.fill(&cfg); err != nil {
 				return err
@@ -55,12 +62,16 @@ of the pattern is a card in software.`,
 			if cmd.Flags().Changed("gsmtap-slot") {
 				cfg.TraceSlot = &o.traceSlot
 			}
+			reload := make(chan os.Signal, 1)
+			signal.Notify(reload, syscall.SIGHUP)
+			defer signal.Stop(reload)
 			return bankd.Run(cmd.Context(), cfg, bankd.Env{
 				Net:      link.TCP(),
 				Log:      l,
 				Readers:  pcsc.Bank{Shared: o.shared},
 				Softsim:  &softsim.Bank{},
 				OnReport: daemon.OnReport,
+				Reload:   reload,
 			})
 		},
 	}

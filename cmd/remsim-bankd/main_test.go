@@ -5,10 +5,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"remsim/internal/daemon"
 )
@@ -120,6 +123,50 @@ func TestRuns(t *testing.T) {
 		if !strings.Contains(logs.all.String(), w) {
 			t.Errorf("no %q in the log:\n%s", w, logs.all.String())
 		}
+	}
+}
+
+// SIGHUP has it read the slots file again, and a bad one doesn't end it.
+func TestSIGHUP(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const (
+		file = "bankd_pcsc_slots.csv"
+		card = "1,0,softsim:iccid=89490000000000000011,imsi=262010000000001\n"
+	)
+	write := func(content string) {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	write(card)
+	ready := &waiter{want: "listening for RSPRO", found: make(chan struct{})}
+	bad := &waiter{want: file + ":2: ", found: make(chan struct{})}
+	good := &waiter{want: "lines=2", found: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		defer cancel()
+		for _, step := range []struct {
+			w    *waiter
+			next string
+		}{{ready, card + "1,0\n"}, {bad, card + "2,0,softsim:imsi=262010000000002\n"}, {good, ""}} {
+			select {
+			case <-step.w.found:
+			case <-time.After(30 * time.Second):
+				t.Errorf("no %q in the log", step.w.want)
+				return
+			}
+			if step.next != "" {
+				write(step.next)
+				if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	args := strings.Fields("-i 127.0.0.1 -p 1 -I 127.0.0.1 -P 0")
+	if status := daemon.Execute(ctx, command(), args, io.Discard, io.MultiWriter(ready, bad, good)); status != 0 {
+		t.Errorf("status %d", status)
 	}
 }
 
