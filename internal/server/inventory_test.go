@@ -198,6 +198,13 @@ func TestListed(t *testing.T) {
 		})
 	}
 
+	t.Run("late/adopted and deleted at once", func(t *testing.T) {
+		f := newFixture(t)
+		late(f)
+		f.expectFound(1, "+C7:0=B1:0", m7)
+		remove(f)
+		f.expect(1, "-C7:0=B1:0")
+	})
 	t.Run("list of a session that has ended", func(t *testing.T) {
 		f := newFixture(t)
 		f.tellingBankUp(1)
@@ -262,6 +269,29 @@ func TestTellFound(t *testing.T) {
 			f.clientUp(c)
 			f.expectSilence(c)
 		})
+		t.Run("removed, the client told of another bankd"+name, func(t *testing.T) {
+			f := start(t)
+			up(f)
+			f.bankUp(2)
+			f.create(slot.Map{Bank: bk(2, 3), Client: c})
+			f.expect(2, "+C7:0=B2:3")
+			f.answer(bk(2, 3), rspro.OK)
+			f.expectTold(c, Target{bk(2, 3), addr(2)})
+			if !connected {
+				f.clientDown(c)
+			}
+			f.delete(bk(2, 3))
+			f.create(pair(0, 8))
+			f.tellingBankUp(1)
+			f.found(1, m)
+			f.expect(1, "+C8:0=B1:0")
+			f.answer(m.Bank, rspro.OK)
+			f.expect(2, "-C7:0=B2:3")
+			f.answer(bk(2, 3), rspro.OK)
+			up(f)
+			f.expectTold(c, noBankd(bk(2, 3)))
+			f.expectSilence(c)
+		})
 		t.Run("removed, the client wanted elsewhere"+name, func(t *testing.T) {
 			f := start(t)
 			f.create(slot.Map{Bank: bk(2, 3), Client: c})
@@ -324,6 +354,16 @@ func TestBankState(t *testing.T) {
 		if l := w.Slotmaps(); len(l) != 2 {
 			t.Errorf("maps %v", l)
 		}
+
+		// Back without any.
+		b.Close()
+		synctest.Wait()
+		b = w.bank(telling(1))
+		b.Quiet(time.Second)
+		b.Send(last())
+		b.Patience = time.Second // at once
+		w.expectMap(b, false, wanted, rspro.OK)
+		w.expectMap(b, false, held, rspro.OK)
 	})
 }
 
@@ -485,6 +525,12 @@ func TestSlots(t *testing.T) {
 		if got := w.Slots(1)[1].Map; got == nil || got.Map != m || got.State != MapActive {
 			t.Errorf("map %+v", got)
 		}
+
+		// What is kept doesn't change with what comes after it.
+		for range 100 {
+			b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 6, Reader: strings.Repeat("x", 100), ATR: slices.Repeat([]byte{0xff}, 55)}}})
+		}
+		expect(1, there, "CARD")
 
 		// An errorInd, which the next information ends.
 		b.Send(&rspro.ErrorInd{Sender: rspro.Bankd, Severity: rspro.Major, Code: 2, Bank: &m.Bank, Text: "mute"})
