@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 )
 
@@ -49,7 +50,7 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, stdout, std
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 
-	err := cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
 	var usage *usageError
 	switch {
 	case err == nil:
@@ -57,7 +58,7 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, stdout, std
 	case running && ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return statusOK
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", cmd.Name(), oneLine(err))
+	complain(ran, stderr, cmd.Name()+": "+oneLine(err))
 	if !running || errors.As(err, &usage) {
 		return statusUsage
 	}
@@ -127,6 +128,19 @@ func helpCommand() *cobra.Command {
 			return of.Help()
 		},
 	}
+}
+
+// complain writes the line that says why cmd has failed, in the form of its log.
+func complain(cmd *cobra.Command, w io.Writer, line string) {
+	if f := cmd.Flags().Lookup("log-format"); f != nil && f.Value.String() == formatJSON {
+		log := LogOptions{format: formatJSON, timestamp: true, level: logrus.InfoLevel}
+		log.Logger(w).Error(line)
+		return
+	}
+	if isJournal(w) {
+		line = priority(logrus.ErrorLevel) + line
+	}
+	fmt.Fprintln(w, line)
 }
 
 // oneLine returns the text of err with no line break in it.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,16 +15,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A ranged value knows what it takes, such as "a number 0..1023".
-type ranged interface{ wanted() string }
+// A ranged value knows what it takes, such as "a number 0..1023", and if these are a few words, which.
+type ranged interface {
+	wanted() string
+	choices() []string
+}
 
 // A value is a pflag.Value made of a parser and a formatter.
 type value[T any] struct {
 	p      *T
 	parse  func(string) (T, error) // its errors only say why, the rest is added
 	format func(T) string
-	typ    string // placeholder in the help
-	want   string // what is allowed
+	typ    string   // placeholder in the help
+	want   string   // what is allowed
+	words  []string // to complete
 }
 
 func (v *value[T]) Set(s string) error {
@@ -42,8 +47,9 @@ func (v *value[T]) String() string {
 	return v.format(*v.p)
 }
 
-func (v *value[T]) Type() string   { return v.typ }
-func (v *value[T]) wanted() string { return v.want }
+func (v *value[T]) Type() string      { return v.typ }
+func (v *value[T]) wanted() string    { return v.want }
+func (v *value[T]) choices() []string { return v.words }
 
 // errRange says that a value isn't allowed; what is, value.want tells.
 var errRange = errors.New("out of range")
@@ -142,6 +148,24 @@ func AddrVar(fs *pflag.FlagSet, p *string, name, short, def, usage string) {
 		format: func(s string) string { return s },
 		typ:    "HOST:PORT",
 		want:   "HOST:PORT, :PORT or [IPV6]:PORT with a port 0..65535",
+	}, name, short, usage)
+}
+
+// ChoiceVar adds an option whose value is one of words.
+func ChoiceVar(fs *pflag.FlagSet, p *string, name, short, def string, words []string, usage string) {
+	*p = def
+	fs.VarP(&value[string]{
+		p: p,
+		parse: func(s string) (string, error) {
+			if !slices.Contains(words, s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		format: func(s string) string { return s },
+		typ:    strings.Join(words, "|"),
+		want:   strings.Join(words, " or "),
+		words:  words,
 	}, name, short, usage)
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
@@ -21,7 +23,14 @@ type LogOptions struct {
 	levelSet  bool         // --log-level was given
 	noColor   bool
 	timestamp bool
+	format    string // of --log-format
 }
+
+// The values of --log-format.
+const (
+	formatText = "text"
+	formatJSON = "json"
+)
 
 // A rule turns on the categories it matches, as one CAT or CAT,LEVEL of option -d.
 type rule struct {
@@ -42,7 +51,7 @@ const (
 	wantDebug = "CAT[,LEVEL][:CAT[,LEVEL]...] with LEVEL " + wantLevel
 )
 
-// Flags adds -d --debug, -L --disable-color and --log-level, for the bankd
+// Flags adds -d --debug, --log-level, --log-format and -L --disable-color, for the bankd
 // --log-level with the short form -e, and -T --timestamp.
 func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {
 	o.level = logrus.InfoLevel
@@ -72,6 +81,7 @@ func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {
 		typ:    "LEVEL",
 		want:   wantLevel,
 	}, "log-level", short, "log from this level up: "+wantLevel)
+	ChoiceVar(fs, &o.format, "log-format", "", formatText, []string{formatText, formatJSON}, "log lines as name=value, or as JSON objects")
 	fs.BoolVarP(&o.noColor, "disable-color", "L", false, "no colours on a terminal")
 	if bankd {
 		fs.BoolVarP(&o.timestamp, "timestamp", "T", true, "begin log lines with the time")
@@ -83,27 +93,38 @@ func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {
 // Logger returns the log on w: one line an event, coloured on a terminal. Categories are the C
 // suite's names in the field "cat" (DMAIN DRSPRO DREST DSLOTMAP DBANKDW DLINP DST2 DGSMTAP);
 // an entry without one belongs to DMAIN. --log-level holds for all categories that option -d
-// left on, instead of the level named there.
+// left on, instead of the level named there. When w is the journal, lines begin with their
+// priority (sd-daemon(3)), and text has no time, which the journal adds.
 func (o *LogOptions) Logger(w io.Writer) *logrus.Logger {
-	text := &logrus.TextFormatter{
-		DisableColors:    true,
-		DisableTimestamp: !o.timestamp,
-		FullTimestamp:    true,
-		TimestampFormat:  "2006-01-02T15:04:05.000Z07:00",
-		QuoteEmptyFields: true,
-	}
-	if f, ok := w.(*os.File); ok && !o.noColor && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd())) {
-		text.DisableColors, text.ForceColors = false, true
+	f := &formatter{journal: isJournal(w)}
+	const timestamp = "2006-01-02T15:04:05.000Z07:00" // RFC 3339
+	if o.format == formatJSON {
+		f.json = true
+		f.next = &logrus.JSONFormatter{
+			DisableTimestamp:  !o.timestamp,
+			TimestampFormat:   timestamp,
+			DisableHTMLEscape: true,
+		}
+	} else {
+		colors := !o.noColor && os.Getenv("NO_COLOR") == "" && isTerminal(w)
+		f.next = &logrus.TextFormatter{
+			DisableColors:    !colors,
+			ForceColors:      colors,
+			DisableTimestamp: !o.timestamp || f.journal,
+			FullTimestamp:    true,
+			TimestampFormat:  timestamp,
+			QuoteEmptyFields: true,
+		}
 	}
 	log := logrus.New()
+	log.SetFormatter(f)
 	log.SetOutput(w)
-	log.SetFormatter(text)
 	if !o.debugSet {
 		log.SetLevel(o.level)
 		return log
 	}
 
-	f := &filter{next: text, rules: o.debug}
+	f.filter, f.rules = true, o.debug
 	most := logrus.PanicLevel
 	for i := range f.rules {
 		if o.levelSet {
@@ -112,32 +133,96 @@ func (o *LogOptions) Logger(w io.Writer) *logrus.Logger {
 		most = max(most, f.rules[i].level)
 	}
 	log.SetLevel(most)
-	log.SetFormatter(f)
 	log.SetOutput(nonEmpty{w})
 	return log
 }
 
-// A filter formats entries as next does, and those that no rule lets through as nothing.
-type filter struct {
-	next  logrus.Formatter
-	rules []rule
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-func (f *filter) Format(e *logrus.Entry) ([]byte, error) {
-	cat, _ := e.Data["cat"].(string)
-	if cat == "" {
-		cat = "DMAIN"
+// isJournal tells whether w is what systemd has connected to the journal: JOURNAL_STREAM then
+// is its device and inode (systemd.exec(5)). The variable alone doesn't say so, since
+// whoever redirects standard error leaves it as it is.
+func isJournal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
 	}
-	// The last one counts, so that "D,1:DREST,7" makes an exception.
-	for i := len(f.rules) - 1; i >= 0; i-- {
-		if f.rules[i].matches(cat) {
-			if e.Level <= f.rules[i].level {
-				return f.next.Format(e)
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
+}
+
+// priority returns the prefix of a line of this level in the journal.
+func priority(l logrus.Level) string {
+	switch l {
+	case logrus.TraceLevel, logrus.DebugLevel:
+		return "<7>"
+	case logrus.InfoLevel:
+		return "<6>"
+	case logrus.WarnLevel:
+		return "<4>"
+	}
+	return "<3>"
+}
+
+// A formatter makes lines of entries as next does, but for entries that no rule lets through
+// nothing. The field of an error is called err, whatever logrus calls it.
+type formatter struct {
+	next    logrus.Formatter
+	json    bool
+	journal bool
+	filter  bool // rules count
+	rules   []rule
+}
+
+func (f *formatter) Format(e *logrus.Entry) ([]byte, error) {
+	if f.filter && !f.wants(e) {
+		return nil, nil
+	}
+	// The entry is a copy that logrus made for us, fields included.
+	if err, ok := e.Data[logrus.ErrorKey]; ok {
+		delete(e.Data, logrus.ErrorKey)
+		e.Data["err"] = err
+	}
+	if f.json {
+		e.Data["cat"] = category(e)
+		for k, v := range e.Data {
+			switch v.(type) {
+			case error, fmt.Stringer: // as in text, not the inside of a struct
+				e.Data[k] = fmt.Sprint(v)
 			}
-			break
 		}
 	}
-	return nil, nil
+	line, err := f.next.Format(e)
+	if err == nil && f.journal {
+		line = append([]byte(priority(e.Level)), line...)
+	}
+	return line, err
+}
+
+func (f *formatter) wants(e *logrus.Entry) bool {
+	cat := category(e)
+	// The last one counts, so that "D,1:DREST,7" makes an exception.
+	for _, r := range slices.Backward(f.rules) {
+		if r.matches(cat) {
+			return e.Level <= r.level
+		}
+	}
+	return false
+}
+
+// category returns the category an entry belongs to.
+func category(e *logrus.Entry) string {
+	if cat, _ := e.Data["cat"].(string); cat != "" {
+		return cat
+	}
+	return "DMAIN"
 }
 
 // nonEmpty saves the system call for an entry that was filtered out.

@@ -4,13 +4,24 @@ package daemon
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+
+	"remsim/internal/slot"
 )
 
 func logger(t *testing.T, w io.Writer, bankd bool, args ...string) *logrus.Logger {
@@ -99,6 +110,122 @@ func TestLogLine(t *testing.T) {
 				t.Errorf("%q doesn't match %s", b.String(), tt.want)
 			}
 		})
+	}
+}
+
+// whole is a log entry of everything: an error as logrus names it, and values that have a text of their own.
+func whole(log *logrus.Logger) {
+	log.WithError(errors.New(`reader "A" is gone`)).WithFields(logrus.Fields{
+		"cat": "DBANKDW", "slot": slot.Bank{ID: 1, Slot: 5}, "served": 3, "retry": time.Second, "present": false, "readers": []string{"<A>"},
+	}).Warn("card\nerror")
+}
+
+// A JSON log has an object a line, whose values are text as in the other log, but for numbers,
+// truth values and lists.
+func TestLogJSON(t *testing.T) {
+	for _, args := range [][]string{{"--log-format", "json"}, {"--log-format=json", "-d", "DBANKDW:DMAIN"}} {
+		var b bytes.Buffer
+		log := logger(t, &b, true, args...)
+		before := time.Now().Truncate(time.Millisecond)
+		whole(log)
+		log.Info("")
+		lines := strings.Split(b.String(), "\n")
+		if len(lines) != 3 || lines[2] != "" {
+			t.Fatalf("%q isn't two lines", b.String())
+		}
+		for i, want := range []map[string]any{
+			{"level": "warning", "msg": "card\nerror", "cat": "DBANKDW", "err": `reader "A" is gone`, "slot": "B1:5", "served": 3.0,
+				"retry": "1s", "present": false, "readers": []any{"<A>"}},
+			{"level": "info", "msg": "", "cat": "DMAIN"},
+		} {
+			var got map[string]any
+			if err := json.Unmarshal([]byte(lines[i]), &got); err != nil {
+				t.Fatalf("%s: %v", lines[i], err)
+			}
+			text, _ := got["time"].(string)
+			if at, err := time.Parse(time.RFC3339, text); err != nil || at.Before(before) || at.After(time.Now()) {
+				t.Errorf("time %q: %v", text, err)
+			}
+			delete(got, "time")
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s\ngot  %v\nwant %v", lines[i], got, want)
+			}
+		}
+	}
+}
+
+// In the journal each line has its priority in front, and the time is the journal's.
+func TestLogJournal(t *testing.T) {
+	const text = `level=warning msg="card\nerror" cat=DBANKDW err="reader \"A\" is gone" present=false readers="[<A>]" retry=1s served=3 slot="B1:5"`
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		journal string // JOURNAL_STREAM; D and I stand for device and inode
+		want    string // a regular expression
+	}{
+		{"text", nil, "D:I", "^<4>" + regexp.QuoteMeta(text) + "\n$"},
+		{"through the filter", []string{"-d", "DBANKDW"}, "D:I", "^<4>" + regexp.QuoteMeta(text) + "\n$"},
+		{"JSON", []string{"--log-format", "json"}, "D:I", `^<4>\{.*"time":.*\}\n$`},
+		{"of another device", nil, "0:I", "^time=[^ ]+ " + regexp.QuoteMeta(text) + "\n$"},
+		{"of another file", nil, "D:0", "^time=[^ ]+ " + regexp.QuoteMeta(text) + "\n$"},
+		{"no journal", nil, "", "^time=[^ ]+ " + regexp.QuoteMeta(text) + "\n$"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			var stat syscall.Stat_t
+			if err := syscall.Fstat(int(f.Fd()), &stat); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("JOURNAL_STREAM", strings.NewReplacer("D", fmt.Sprint(stat.Dev), "I", fmt.Sprint(stat.Ino)).Replace(tt.journal))
+			whole(logger(t, f, true, tt.args...))
+			got, err := os.ReadFile(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !regexp.MustCompile(tt.want).Match(got) {
+				t.Errorf("%q doesn't match %s", got, tt.want)
+			}
+		})
+	}
+	for l, want := range map[logrus.Level]string{
+		logrus.ErrorLevel: "<3>", logrus.WarnLevel: "<4>", logrus.InfoLevel: "<6>", logrus.DebugLevel: "<7>", logrus.TraceLevel: "<7>",
+	} {
+		if got := priority(l); got != want {
+			t.Errorf("priority(%v) = %s, want %s", l, got, want)
+		}
+	}
+}
+
+// The line of a program that fails has the form of its log.
+func TestFailureLine(t *testing.T) {
+	failed := func(context.Context) error { return errors.New("port in use") }
+	_, status, _, errOut := execute(t, failed, "-i", "h", "--log-format", "json")
+	var got map[string]string
+	if err := json.Unmarshal([]byte(errOut), &got); err != nil || status != 1 {
+		t.Fatalf("status %d, %q: %v", status, errOut, err)
+	}
+	if got["level"] != "error" || got["cat"] != "DMAIN" || got["msg"] != "remsim-test: port in use" || got["time"] == "" {
+		t.Errorf("%v", got)
+	}
+
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var stat syscall.Stat_t
+	if err := syscall.Fstat(int(w.Fd()), &stat); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", stat.Dev, stat.Ino))
+	Execute(t.Context(), testCommand(new(settings), failed), []string{"-i", "h"}, io.Discard, w)
+	w.Close()
+	if line, err := io.ReadAll(r); err != nil || string(line) != "<3>remsim-test: port in use\n" {
+		t.Errorf("%q, %v", line, err)
 	}
 }
 

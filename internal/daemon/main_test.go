@@ -125,6 +125,7 @@ func TestUsageErrors(t *testing.T) {
 		{"-i h -d DMAIN,2", `option -d --debug: value "DMAIN,2": want ` + wantDebug},
 		{"-i h -e 99", `option -e --log-level: value "99": want ` + wantLevel},
 		{"-i h --log-level loud", `option -e --log-level: value "loud": want ` + wantLevel},
+		{"-i h --log-format xml", `option --log-format: value "xml": want text or json`},
 		{"-i h extra", `unexpected argument "extra": remsim-test takes options only`},
 		{"-i h -- -p", `unexpected argument "-p": remsim-test takes options only`},
 		{"-i h --disable-color false", `unexpected argument "false": remsim-test takes options only`},
@@ -142,7 +143,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 const allOptions = "-i --server-host, -p --server-port, -b --bank-id, -s --permit-shared-pcsc, -a --atr, --card-timeout, --rspro-listen, " +
-	"-d --debug, -e --log-level, -L --disable-color, -T --timestamp, -V --version, -h --help"
+	"-d --debug, -e --log-level, --log-format, -L --disable-color, -T --timestamp, -V --version, -h --help"
 
 func TestStatus(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
