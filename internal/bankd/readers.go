@@ -227,6 +227,8 @@ type move struct {
 	spec       *Slot
 	from, to   place
 	gone, came bool
+	user       slot.Client // who lost its card
+	served     bool        // there is a user
 }
 
 // moveLocked gives b its place and does what follows when a card left or came. It reports
@@ -236,11 +238,13 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 	stays := from.present && to.present && from.name == to.name && from.changes == to.changes
 	gone, came := from.present && !stays, to.present && !stays
 	b.place = to
+	m = move{slot: b.slot, spec: b.spec, from: from, to: to, gone: gone, came: came}
 	if gone {
 		b.losses++
 		b.atr = nil
 		switch {
 		case b.user != nil && b.user.state == Served:
+			m.user, m.served = b.user.client, true
 			s.loseLocked(b, from.leftFor(to))
 		case b.state == Failed:
 			s.setLocked(b, b.restLocked(), nil)
@@ -251,8 +255,7 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 		s.hurryLocked(b)
 	}
 	s.tellLocked(b)
-	return move{slot: b.slot, spec: b.spec, from: from, to: to, gone: gone, came: came},
-		gone || came || from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
+	return m, gone || came || from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
 }
 
 // leftFor says what became of a card in p where there is to now.
@@ -277,6 +280,9 @@ func (d *bankd) logMoves(moves []move) {
 		}
 		if m.to.name != "" {
 			log = log.WithField("reader", m.to.reader)
+		}
+		if m.served {
+			log = log.WithField("client", m.user.String())
 		}
 		switch {
 		case m.to.err == ErrNoService, m.to.err == errNotYet: // that is nothing about the slot

@@ -47,7 +47,7 @@ type worker struct {
 	log   *logrus.Entry
 	tap   *gsmtap.Source // of traces
 	wake  chan struct{}  // something has changed in state
-	timer *time.Timer   // runs during a call
+	timer *time.Timer    // runs during a call
 	ctx   context.Context
 	stop  context.CancelFunc // when abandoned
 
@@ -255,7 +255,7 @@ func (w *worker) open() bool {
 		return false
 	}
 	w.holds = ""
-	known := b.err != nil && b.err.Error() == err.Error()
+	known := fmt.Sprint(b.err) == err.Error()
 	s.failLocked(b, err)
 	s.mu.Unlock()
 	level := logrus.WarnLevel
@@ -315,7 +315,7 @@ func (w *worker) admit() *conn {
 	b.atr = atr
 	s.setLocked(b, Carded, nil)
 	if !c.answered { // nobody else answers now
-		c.reply(rspro.OK)
+		c.link.Reply(c.req, c.result(rspro.OK))
 	}
 	c.setATR(atr)
 	if c.unheard > 0 {
