@@ -254,11 +254,11 @@ func (a answerToReset) checked() string {
 	}
 	switch n := len(a.check); {
 	case !want && n > 0:
-		return fmt.Sprintf("%d bytes too many at the end", n)
+		return fmt.Sprintf("bytes too many at the end: %d", n)
 	case want && n == 0:
 		return "check byte is missing"
 	case want && n > 1:
-		return fmt.Sprintf("%d bytes too many at the end", n-1)
+		return fmt.Sprintf("bytes too many at the end: %d", n-1)
 	case want && a.sum != 0:
 		return fmt.Sprintf("check byte %02x is wrong, right is %02x", a.check[0], a.check[0]^a.sum)
 	}

@@ -21,7 +21,7 @@ type console struct {
 	msg     io.Writer // standard error
 	explain bool      // say what status words mean
 
-	// What is known of the card for the words that make TPDUs.
+	// What is known of the card, for the words that make TPDUs; see console.with.
 	card    chan struct{} // modem.ready of that card
 	cla     byte          // class of its commands
 	claSure bool          // the card has taken it
@@ -56,6 +56,7 @@ func (c *console) execute(ctx context.Context, next func() (string, error), wher
 			cmd, err = parse(line)
 		}
 		if err == nil && cmd != nil {
+			c.with(c.modem.next())
 			err = cmd.run(ctx, c)
 		}
 		if ctx.Err() != nil {
@@ -64,6 +65,13 @@ func (c *console) execute(ctx context.Context, next func() (string, error), wher
 		if err != nil {
 			c.say("%s%v", where(n), err)
 		}
+	}
+}
+
+// with says which card is there, or will be: what is known of another one is void.
+func (c *console) with(card chan struct{}) {
+	if c.card != card {
+		c.card, c.claSure, c.file = card, false, file{}
 	}
 }
 
@@ -84,9 +92,7 @@ func (c *console) transmit(ctx context.Context, cmd []byte) (data []byte, sw uin
 		if err != nil {
 			return nil, 0, err
 		}
-		if c.card != card {
-			c.card, c.claSure, c.file = card, false, file{}
-		}
+		c.with(card)
 		response, err := c.core.Transmit(ctx, cmd)
 		switch {
 		case errors.Is(err, client.ErrNoCard):

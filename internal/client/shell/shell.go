@@ -139,12 +139,7 @@ func (m *modem) facts() []string {
 func (*modem) Insert(context.Context) {}
 
 // Remove makes lines wait for the next card.
-func (m *modem) Remove(context.Context) {
-	m.mu.Lock()
-	ready := m.ready
-	m.mu.Unlock()
-	m.gone(ready)
-}
+func (m *modem) Remove(context.Context) { m.gone(m.next()) }
 
 // ResetModem has nothing to reset.
 func (*modem) ResetModem(context.Context) {}
@@ -165,11 +160,17 @@ func (m *modem) present() bool {
 	return m.card
 }
 
+// next returns what tells the present card, or else the next one, from all others; it is
+// closed when that is there.
+func (m *modem) next() chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ready
+}
+
 // wait waits for a card.
 func (m *modem) wait(ctx context.Context) (chan struct{}, error) {
-	m.mu.Lock()
-	ready := m.ready
-	m.mu.Unlock()
+	ready := m.next()
 	select {
 	case <-ready:
 		return ready, nil
