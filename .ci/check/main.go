@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-// Command check, which .ci/run builds and runs, makes all the checks of the project, or those of style only:
+// Command check, which make test and make lint build and run, makes all the checks of the project, or those
+// of style only:
 //
 //	.cache/check [lint]
 //
 // What passes takes a line a package, what fails is shown in full. The last line is
-// "N passed, N failed"; the exit status is 1 when something failed.
+// "N passed, N failed", which also goes into the file .cache/tally; the exit status is 1
+// when something failed.
 package main
 
 import (
@@ -51,8 +53,13 @@ func main() {
 		t.step(step{name: "build without cgo", env: "CGO_ENABLED=0", args: []string{"go", "build", "./..."}})
 		t.test(append([]string{"test", "-race", "-json"}, packages...))
 	}
-	fmt.Printf("%d passed, %d failed\n", t.passed, t.failed)
-	if t.failed > 0 || t.passed == 0 {
+	last := fmt.Sprintf("%d passed, %d failed\n", t.passed, t.failed)
+	err := os.WriteFile(".cache/tally", []byte(last), 0o644)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	fmt.Print(last)
+	if err != nil || t.failed > 0 || t.passed == 0 {
 		os.Exit(1)
 	}
 }
