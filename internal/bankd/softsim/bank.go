@@ -58,6 +58,3 @@ func (b *Bank) Open(_ context.Context, s bankd.Slot) (bankd.Card, error) {
 	}
 	return m.power(), nil
 }
-
-// Readers returns nothing.
-func (*Bank) Readers() ([]string, error) { return nil, nil }
