@@ -29,7 +29,8 @@ type finding struct {
 //
 // A map that the server doesn't know is adopted from the bankd's first list since the
 // server's start, unless it is in the way of a wanted one, its bank slot had a
-// map that was deleted, or all maps were. Otherwise it is to be removed. Adopting one from a late
+// map that was deleted, or all maps were. Otherwise it is to be removed. See Create for what an
+// adopted map gives way to. Adopting one from a late
 // list means that the bankd is asked to create it: it says ok if it has it still.
 func (s *State) listed(p *bankPeer, maps []slot.Map) []finding {
 	s.mu.Lock()
@@ -44,11 +45,11 @@ func (s *State) listed(p *bankPeer, maps []slot.Map) []finding {
 	for _, m := range maps {
 		switch {
 		case m.Bank.ID != p.bank:
-			found = append(found, finding{Map: m, text: "map of another bank passed over"})
+			found = append(found, finding{Map: m, text: "map passed over: it is of another bank"})
 		case m.Bank.Slot >= p.numSlots:
-			found = append(found, finding{Map: m, text: fmt.Sprintf("map of a slot that a bank of %d slots hasn't passed over", p.numSlots)})
+			found = append(found, finding{Map: m, text: fmt.Sprintf("map passed over: a bank of %d slots has no such slot", p.numSlots)})
 		case has[m]:
-			found = append(found, finding{Map: m, text: "map listed twice"})
+			found = append(found, finding{Map: m, text: "map passed over: it is listed twice"})
 		default:
 			has[m] = true
 			if pl := b.places[m.Bank.Slot]; pl == nil || !slices.ContainsFunc(pl.maps, func(k *mapping) bool { return k.Map == m }) {
@@ -169,6 +170,8 @@ type Slot struct {
 	ATR     []byte // the card's; nil: not known
 	// Map is the newest map of the slot, which may be leaving; nil: there is none.
 	Map *Slotmap
+	// Served reports whether the bankd has a map there, that one or an older one.
+	Served bool
 	// LastError is what the bankd told last of the slot by bankSlotInfoInd, which ends it, too, or by
 	// errorInd; empty: nothing.
 	LastError string
@@ -186,7 +189,7 @@ func (s Slot) State() string {
 	switch {
 	case !s.Told:
 		return ""
-	case s.Map == nil || s.Map.State < MapActive:
+	case !s.Served:
 		return "FREE"
 	case !s.Present:
 		return "MAPPED"
@@ -212,9 +215,10 @@ func (s *State) Slots(id uint16) []Slot {
 			i := b.peer.slots[nr]
 			v.Told, v.Reader, v.Present, v.ATR, v.LastError = i.told, i.reader, i.present, i.atr, i.lastError
 		}
-		if m := b.places[v.Nr].newest(); m != nil {
-			w := m.view()
-			v.Map = &w
+		if p := b.places[v.Nr]; p != nil {
+			m := p.newest().view()
+			v.Map = &m
+			v.Served = slices.ContainsFunc(p.maps, func(m *mapping) bool { return m.state >= MapActive })
 		}
 	}
 	return l

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -137,9 +138,9 @@ func TestListed(t *testing.T) {
 		{"connection lost before the first list", and(up, func(f *fixture) { f.bankDown(1) }, up), []slot.Map{m7},
 			"+C7:0=B1:0", "C7:0=B1:0 ACTIVE", ""},
 
-		{"map of another bank", up, []slot.Map{{Bank: bk(2, 0), Client: cl(7, 0)}}, "C7:0=B2:0: map of another bank passed over", "", ""},
-		{"map of no slot", up, []slot.Map{pair(8, 7)}, "C7:0=B1:8: map of a slot that a bank of 8 slots hasn't passed over", "", ""},
-		{"listed twice", up, []slot.Map{m7, m7}, "C7:0=B1:0: map listed twice\n+C7:0=B1:0", "C7:0=B1:0 ACTIVE", ""},
+		{"map of another bank", up, []slot.Map{{Bank: bk(2, 0), Client: cl(7, 0)}}, "C7:0=B2:0: map passed over: it is of another bank", "", ""},
+		{"map of no slot", up, []slot.Map{pair(8, 7)}, "C7:0=B1:8: map passed over: a bank of 8 slots has no such slot", "", ""},
+		{"listed twice", up, []slot.Map{m7, m7}, "C7:0=B1:0: map passed over: it is listed twice\n+C7:0=B1:0", "C7:0=B1:0 ACTIVE", ""},
 		{"two in a bank slot", up, []slot.Map{m7, m8},
 			"+C7:0=B1:0\nC8:0=B1:0" + removed + "its bank slot is in use by map C7:0=B1:0", "C7:0=B1:0 ACTIVE, C8:0=B1:0 DELETE_REQ+", "-C8:0=B1:0"},
 		{"two of a client slot", up, []slot.Map{m7, pair(1, 7)},
@@ -216,6 +217,48 @@ func TestListed(t *testing.T) {
 		}
 		f.expectFound(1, "+C8:0=B1:0", m8)
 	})
+}
+
+// TestCreateOverAdopted asks for maps where adopted ones are.
+func TestCreateOverAdopted(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		create slot.Map
+		taken  string // why it is refused
+		life   string
+		sends  string
+		again  string // what is sent when all of that is answered
+	}{
+		{"the same", pair(0, 7), "", "C7:0=B1:0 ACTIVE, C8:0=B1:1 ACTIVE, C9:0=B1:2 ACTIVE", "", ""},
+		{"bank slot", pair(0, 10), "", "C7:0=B1:0 DELETE_REQ, C8:0=B1:1 ACTIVE, C9:0=B1:2 ACTIVE, C10:0=B1:0 NEW", "-C7:0=B1:0", "+C10:0=B1:0"},
+		{"client slot", pair(5, 7), "", "C7:0=B1:0 DELETE_REQ, C8:0=B1:1 ACTIVE, C9:0=B1:2 ACTIVE, C7:0=B1:5 NEW", "+C7:0=B1:5 -C7:0=B1:0", ""},
+		{"both", pair(0, 8), "", "C7:0=B1:0 DELETE_REQ, C8:0=B1:1 DELETE_REQ, C9:0=B1:2 ACTIVE, C8:0=B1:0 NEW", "-C7:0=B1:0 -C8:0=B1:1", "+C8:0=B1:0"},
+		{"bank slot adopted, client slot asked for", pair(0, 9), "client", "C7:0=B1:0 ACTIVE, C8:0=B1:1 ACTIVE, C9:0=B1:2 ACTIVE", "", ""},
+		{"client slot adopted, bank slot asked for", pair(2, 7), "bank", "C7:0=B1:0 ACTIVE, C8:0=B1:1 ACTIVE, C9:0=B1:2 ACTIVE", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.tellingBankUp(1)
+			f.found(1, pair(0, 7), pair(1, 8), pair(2, 9))
+			f.create(pair(2, 9)) // from now on it is a map like others
+			err := f.s.Create(tt.create)
+			if taken, _ := errors.AsType[*TakenError](err); (err == nil) != (tt.taken == "") || taken != nil && taken.Member != tt.taken {
+				t.Errorf("Create: %v", err)
+			}
+			f.expectLife(tt.life)
+			f.expect(1, tt.sends)
+			for b := range f.out {
+				f.answer(b, rspro.OK)
+			}
+			f.expect(1, tt.again)
+			if m, ok := f.s.Slotmap(tt.create.Bank); err == nil && (!ok || m.Adopted) {
+				t.Errorf("map %+v", m)
+			}
+			if err == nil && f.s.Create(tt.create) == nil {
+				t.Error("created twice")
+			}
+		})
+	}
 }
 
 // TestTellFound checks what clients are told of the maps on a bankd's list.
@@ -443,8 +486,8 @@ func TestBadList(t *testing.T) {
 			}
 		}, true, "9 maps in a bank of 8 slots"},
 		{"another bank's", func(_ *world, b *testnet.Peer) { b.Send(last(slot.Map{Bank: bk(2, 0), Client: cl(7, 0)})) },
-			false, "map of another bank passed over"},
-		{"twice", func(_ *world, b *testnet.Peer) { b.Send(last(nine[0], nine[0])) }, false, "map listed twice"},
+			false, "it is of another bank"},
+		{"twice", func(_ *world, b *testnet.Peer) { b.Send(last(nine[0], nine[0])) }, false, "listed twice"},
 		{"a second list", func(_ *world, b *testnet.Peer) {
 			b.Send(last(nine[0]))
 			b.Send(last(nine[1]))
@@ -504,9 +547,7 @@ func TestSlots(t *testing.T) {
 				t.Fatalf("%d slots, want 8", len(l))
 			}
 			got := l[nr]
-			if got.Map != nil {
-				want.Map, got.Map = &Slotmap{}, &Slotmap{}
-			}
+			got.Map, got.Served = nil, false
 			want.Nr = uint16(nr)
 			if !reflect.DeepEqual(got, want) || l[nr].State() != state {
 				t.Errorf("slot %d is %+v %s\nwant %+v %s", nr, got, l[nr].State(), want, state)

@@ -56,6 +56,8 @@ type mapping struct {
 	known bool
 	// owed: the deletion outlived the connection on which the map was known.
 	owed bool
+	// adopted: nobody has asked for it since the server's start.
+	adopted bool
 	// refused: the bankd said no on this connection; it is asked again on the next.
 	refused bool
 
@@ -209,7 +211,7 @@ func (p *place) listed(has map[slot.Map]bool) (gone []*mapping) {
 // that there is none. It is taken to be so unless that is old news.
 func (p *place) adopt(m *mapping, fresh bool) {
 	p.create(m)
-	m.known = true
+	m.known, m.adopted = true, true
 	if fresh {
 		m.enter(MapActive)
 	}

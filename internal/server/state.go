@@ -154,18 +154,29 @@ func (e *TakenError) Error() string {
 }
 
 // Create adds a map. It fails with a *TakenError when one of its ends is in a map
-// already, and when an id is out of range.
+// already, and when an id is out of range. An adopted map is in nobody's way: asked for, it
+// becomes a map like others, and it ends for one that needs one of its ends. So it makes no
+// difference whether a map is asked for before or after its bankd is there.
 func (s *State) Create(sm slot.Map) error {
 	if !sm.Bank.Valid() || !sm.Client.Valid() {
 		return fmt.Errorf("map %s: numbers must be 0..%d", sm, slot.Max)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m := s.wanted(sm.Bank); m != nil {
-		return &TakenError{"bank", m.Map}
+	at, of := s.wanted(sm.Bank), s.byClient[sm.Client]
+	switch {
+	case at != nil && !at.adopted:
+		return &TakenError{"bank", at.Map}
+	case of != nil && !of.adopted:
+		return &TakenError{"client", of.Map}
+	case at != nil && at == of:
+		at.adopted = false
+		return nil
 	}
-	if m := s.byClient[sm.Client]; m != nil {
-		return &TakenError{"client", m.Map}
+	for _, m := range []*mapping{at, of} {
+		if m != nil {
+			s.delete(m)
+		}
 	}
 	p, m := s.enlist(sm)
 	s.byClient[m.Client] = m

@@ -19,6 +19,8 @@ type Slotmap struct {
 	Created time.Time // when it was asked for, or found at its bankd
 	Changed time.Time // when it entered State
 	Deleted time.Time // when its end was asked for; zero: it is wanted
+	// Adopted is set when nobody has asked for it: it was found at its bankd.
+	Adopted bool
 	// Owed is set when its end was asked for while its bankd was away, or
 	// was never confirmed: it will be asked for when the bankd is back.
 	Owed      bool
@@ -81,7 +83,7 @@ func (p *clientPeer) view() Client {
 }
 
 func (m *mapping) view() Slotmap {
-	return Slotmap{m.Map, m.state, m.created, m.changed, m.deleted, m.owed, m.lastError}
+	return Slotmap{m.Map, m.state, m.created, m.changed, m.deleted, m.adopted, m.owed, m.lastError}
 }
 
 // Slotmaps returns all maps in the order of their creation, those included that are leaving.

@@ -482,7 +482,7 @@ func TestV2(t *testing.T) {
 		slotmap := func(state, changed, deleted, owed, lastError string) string {
 			return `{"bank":{"bankId":1,"slotNr":1},"client":{"clientId":23,"slotNr":0},"state":"` + state + `",
 				"createdAt":"2000-01-01T00:00:01.500Z","changedAt":` + changed + `,"deletedAt":` + deleted + `,
-				"owed":` + owed + `,"lastError":` + lastError + `}`
+				"adopted":false,"owed":` + owed + `,"lastError":` + lastError + `}`
 		}
 		get("/clients", 200, `{"clients":[`+client("null", "null")+`,`+waiting+`]}`)
 		const map1 = `"client":{"clientId":23,"slotNr":0},"mapState":`
@@ -543,10 +543,23 @@ func TestAdopted(t *testing.T) {
 		m := slot.Map{Bank: slot.Bank{ID: 1, Slot: 1}, Client: slot.Client{ID: 23}}
 		b.Send(&rspro.BankSlotmapsInd{Maps: []slot.Map{m}, Last: true})
 		time.Sleep(time.Second)
-		s.expect("GET", v1Path+"/slotmaps", "", 200,
-			`{"slotmaps":[{"bank":{"bankId":1,"slotNr":1},"client":{"clientId":23,"slotNr":0},"state":"ACTIVE"}]}`)
-		if w := do(s, "POST", v1Path+"/slotmaps", slotmapBody(1, 1, 24, 0)); w.Code != 400 {
-			t.Errorf("POST of a bank slot that is taken: %d", w.Code)
+		shown := func(adopted bool) {
+			t.Helper()
+			const sm = `"bank":{"bankId":1,"slotNr":1},"client":{"clientId":23,"slotNr":0},"state":"ACTIVE"`
+			s.expect("GET", v1Path+"/slotmaps", "", 200, `{"slotmaps":[{`+sm+`}]}`)
+			const at = `"2000-01-01T00:00:00.000Z"`
+			s.expect("GET", v2Path+"/slotmaps/1:1", "", 200, `{`+sm+`,"createdAt":`+at+`,"changedAt":`+at+`,"deletedAt":null,`+
+				fmt.Sprintf(`"adopted":%t,"owed":false,"lastError":null}`, adopted))
+		}
+		shown(true)
+		// A back-end that makes all its maps again after the server's restart may do that.
+		s.expect("POST", v1Path+"/slotmaps", slotmapBody(1, 1, 23, 0), 201, "")
+		shown(false)
+		b.Quiet(time.Second)
+		for _, body := range []string{slotmapBody(1, 1, 23, 0), slotmapBody(1, 1, 24, 0), slotmapBody(1, 2, 23, 0)} {
+			if w := do(s, "POST", v1Path+"/slotmaps", body); w.Code != 400 {
+				t.Errorf("POST %s: %d", body, w.Code)
+			}
 		}
 		s.expect("DELETE", v1Path+"/slotmaps/65537", "", 200, "")
 		testnet.Expect[*rspro.RemoveMappingReq](b)

@@ -108,6 +108,9 @@ type SlotmapV2 struct {
 	CreatedAt Time       `json:"createdAt"` // when it was asked for
 	ChangedAt Time       `json:"changedAt"` // when it entered its state
 	DeletedAt *Time      `json:"deletedAt"` // when its end was asked for; null: it is wanted
+	// Adopted: nobody has asked for it since the server's start; it was found at its bankd. It
+	// gives way to maps that are asked for.
+	Adopted bool `json:"adopted"`
 	// Owed: its end waits for the bankd to connect.
 	Owed      bool    `json:"owed"`
 	LastError *string `json:"lastError"` // why the bankd refused it, or what it reported
@@ -200,7 +203,7 @@ func slotV2Of(s server.Slot) SlotV2 {
 func slotmapV2Of(m server.Slotmap) SlotmapV2 {
 	v := SlotmapV2{
 		Bank: bankSlot(m.Bank), Client: clientSlot(m.Client), State: m.State.String(),
-		CreatedAt: Time(m.Created), ChangedAt: Time(m.Changed), Owed: m.Owed, LastError: known(m.LastError),
+		CreatedAt: Time(m.Created), ChangedAt: Time(m.Changed), Adopted: m.Adopted, Owed: m.Owed, LastError: known(m.LastError),
 	}
 	if m.Leaving() {
 		t := Time(m.Deleted)
