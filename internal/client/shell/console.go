@@ -163,9 +163,9 @@ func (info) run(_ context.Context, c *console) error {
 	return nil
 }
 
-// command sends the TPDU of a word, shown to those who watch, and takes what the card has to
-// say about it. lc tells that cmd has data, so that the answer is asked for by GET RESPONSE
-// (ISO 7816-3 10.3, TS 102 221 7.3.1.1). A status that isn't good is an error.
+// command sends the TPDU of a word, shown to those who watch, asks for the response if there is
+// one (TS 102 221 7.3.1.1.4, TS 51.011 9.4.1), and again with the right length if the card tells that
+// (TS 51.011 9.4.6 for 67XX). A status that isn't good is an error; data may be there even so.
 func (c *console) command(ctx context.Context, cmd []byte) (data []byte, err error) {
 	for range 256 {
 		if c.explain {
@@ -179,7 +179,7 @@ func (c *console) command(ctx context.Context, cmd []byte) (data []byte, err err
 		switch {
 		case sw>>8 == 0x61 || sw>>8 == 0x9f:
 			cmd = []byte{cmd[0], 0xc0, 0, 0, byte(sw)}
-		case len(cmd) == 5 && (sw>>8 == 0x6c || sw>>8 == 0x67 && byte(sw) != 0) && cmd[4] != byte(sw):
+		case len(cmd) == 5 && cmd[4] != byte(sw) && (sw>>8 == 0x6c || sw>>8 == 0x67 && cmd[0] == sim && byte(sw) != 0):
 			cmd = append(cmd[:4:4], byte(sw))
 		case sw == 0x9000 || sw>>8 == 0x91:
 			return data, nil
