@@ -54,6 +54,16 @@ func machine() string {
 	return fmt.Sprintf("%s, %d cores, Linux %s, %s", cpuModel(), runtime.NumCPU(), firstLine("uname", "-r"), runtime.Version())
 }
 
+// load returns how many processes ran or wanted to in the last minute, on average.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "?"
+	}
+	minute, _, _ := strings.Cut(string(text), " ")
+	return minute
+}
+
 func cpuModel() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -45,9 +45,10 @@ type bench struct {
 }
 
 func (b *bench) run() error {
-	fmt.Fprintf(b.out, "Taken on %s: %s, everything on that machine over loopback.\n"+
-		"Figures of the C suite are references: they were taken at another time, on another machine of the\n"+
-		"same kind.\n\n", time.Now().Format("2006-01-02"), machine())
+	fmt.Fprintf(b.out, "Taken on %s: %s, everything on that machine over loopback. The load of the machine\n"+
+		"before was %s: where other work goes on, long waits and p99 are those of the scheduler. Figures of the C suite\n"+
+		"are references: they were taken at another time, on another machine of the same kind.\n\n",
+		time.Now().Format("2006-01-02"), machine(), load())
 	for _, section := range []struct {
 		title   string
 		measure func(*bench) error

@@ -193,12 +193,13 @@ func TestWrongPort(t *testing.T) {
 }
 
 // TestReaderUnknown starts a bankd with a pattern that no reader matches, and one that matches
-// another slot's: it says so, with the readers that exist, and serves its other slot.
+// another slot's: it says so, and which readers exist, and serves its other slot.
 func TestReaderUnknown(t *testing.T) {
 	s := newSite(t)
 	s.create(0, 1)
 	s.startBankd([]string{rig.Reader(0), "Virtual SIM raeder", rig.Reader(0)})
-	s.await(s.bankd, "level=warning", "Virtual SIM raeder", simulator.ReaderName(0), simulator.ReaderName(readers-1))
+	s.await(s.bankd, "level=warning", "Virtual SIM raeder")
+	s.await(s.bankd, simulator.ReaderName(0), simulator.ReaderName(readers-1)) // which ones there are
 	s.await(s.bankd, "level=warning", "B1:0", "line=3")
 	sh := s.client(1)
 	s.operational(sh)
@@ -219,7 +220,7 @@ func TestShellInput(t *testing.T) {
 		"a0a40000",                               // 4 bytes
 		"a0d60000ff" + strings.Repeat("00", 256), // 261 bytes
 		"a0a40000023f0",                          // odd
-		"SELECT",                                 // unknown word
+		"NONSENSE",                               // unknown word
 		"",
 		"A0 a4 00 00 02 3F 00", // good, and last
 	}, "\n") + "\r\n"
@@ -229,7 +230,7 @@ func TestShellInput(t *testing.T) {
 	if line, err := sh.Line(soon); err != nil || !strings.HasPrefix(line, "R-APDU: 9f ") {
 		t.Errorf("got %q, %v", line, err)
 	}
-	for _, parts := range [][]string{{"4 bytes"}, {"261 bytes"}, {"odd"}, {"SELECT"}} {
+	for _, parts := range [][]string{{"4 bytes"}, {"261 bytes"}, {"odd"}, {"NONSENSE"}} {
 		n++
 		s.await(sh.Proc, append(parts, fmt.Sprintf("line %d:", n))...)
 	}
