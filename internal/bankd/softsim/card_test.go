@@ -7,10 +7,14 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"remsim/internal/bankd"
+	"remsim/internal/slot"
 )
 
 func newCard(t testing.TB) *Card {
@@ -306,18 +310,22 @@ func TestTransmitLength(t *testing.T) {
 	}
 }
 
-func TestBank(t *testing.T) {
-	var b bankd.Bank = new(Bank)
-	s := bankd.Slot{Spec: "softsim:iccid=8988211000000000007,imsi=001010000000007"}
-	if err := b.Check(s); err != nil {
-		t.Fatal(err)
-	}
+func openCard(t *testing.T, b *Bank, s bankd.Slot) *Card {
+	t.Helper()
 	card, err := b.Open(context.Background(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer card.Close()
-	if got := iccid(t, card.(*Card)); got != "8988211000000000007" {
+	return card.(*Card)
+}
+
+func TestBank(t *testing.T) {
+	var b Bank
+	s := bankd.Slot{Spec: "softsim:iccid=8988211000000000007,imsi=001010000000007"}
+	if err := b.Check(s); err != nil {
+		t.Fatal(err)
+	}
+	if got := iccid(t, openCard(t, &b, s)); got != "8988211000000000007" {
 		t.Errorf("ICCID %s", got)
 	}
 	s.Spec = "softsim:imsi=1"
@@ -327,6 +335,86 @@ func TestBank(t *testing.T) {
 	if _, err := b.Open(context.Background(), s); err == nil {
 		t.Error("Open takes a bad profile")
 	}
+}
+
+// What a real card keeps without power, a slot's card keeps from one Open to the next: files, tries,
+// sequence numbers. What it forgets is forgotten (TS 102 221 6.4, 14.2).
+func TestBankKeepsCards(t *testing.T) {
+	var b Bank
+	name := filepath.Join(t.TempDir(), "card.json")
+	write := func(spn string) {
+		if err := os.WriteFile(name, []byte(`{"iccid": "8988211000000000001", "imsi": "001010000000001", "pin1": "1234", "spn": "`+spn+`"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	s := bankd.Slot{Bank: slot.Bank{ID: 1, Slot: 2}, Spec: "softsim:file=" + name}
+	change := []string{
+		"0020000108" + right, "9000", "0020008108" + wrong, "63c2", selAID, "6131", challenge(autn1), success, "00a4080c047f206f7b", "9000", "00d6000003123456", "9000",
+		"0070000001", "019000",
+	}
+	changed := []string{
+		"01a4000c023f00", "6881", "00a4080c047f206f7b", "9000", "00b0000003", "6982", "0020008100", "63c2",
+		"0020000108" + right, "9000", "00b0000003", "1234569000", selAID, "6131", challenge(autn1), resync,
+	}
+	asNew := []string{"0020000108" + right, "9000", "0020008100", "63c3", "00a4080c047f206f7b", "9000", "00b0000003", "ffffff9000", selAID, "6131", challenge(autn1), success}
+	c := openCard(t, &b, s)
+	exchange(t, c, change...)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openCard(t, &b, s)
+	exchange(t, again, changed...)
+
+	// A card is in one place: the one that was not closed has no power now, and its Close takes none away.
+	third := openCard(t, &b, s)
+	if _, err := again.Transmit(unhex(t, selMF), nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("Transmit to a card that is open elsewhere: %v", err)
+	}
+	if err := again.Reset(true); !errors.Is(err, ErrClosed) {
+		t.Errorf("Reset of a card that is open elsewhere: %v", err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	exchange(t, third, selMF, "6124")
+
+	// The same profile in another slot is another card; so is one after the profile changed.
+	twin := s
+	twin.Bank.Slot = 3
+	exchange(t, openCard(t, &b, twin), asNew...)
+	exchange(t, openCard(t, &b, s), changed...)
+	write("two")
+	exchange(t, openCard(t, &b, s), asNew...)
+	other := s
+	other.Spec += ",pin1=1234"
+	exchange(t, openCard(t, &b, other), asNew...)
+}
+
+// Cards are opened and closed by several slots at once, and one that is late is harmless.
+func TestBankConcurrent(t *testing.T) {
+	var b Bank
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			s := bankd.Slot{Bank: slot.Bank{Slot: uint16(i % 2)}, Spec: "softsim:iccid=8988211000000000001,imsi=001010000000001"}
+			for range 50 {
+				card, err := b.Open(context.Background(), s)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, cmd := range []string{selAID, "00a4000c026f7b", "00d6000003123456"} {
+					if _, err := card.Transmit(unhex(t, cmd), nil); err != nil && !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+				}
+				card.Reset(true)
+				card.Close()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Each digit of ICCID and IMSI has its place, whatever their number (TS 102 221 13.2, TS 31.102 4.2.2).
@@ -358,6 +446,8 @@ func TestAllocs(t *testing.T) {
 	for _, s := range []string{
 		selAID, "00c0000031", "00a40004026f07", "00b0000009", "80f2000000", "0088008122" + "10" + rand1 + "10" + autn1, "00c0000035",
 		"a0a40000023f00", "a0c0000017", "a0a40000027f20", "a088000010" + rand1, "a0a40000026f08", "1234000000",
+		"00a408040" + "47f106f3a", "00c0000044", "00b201041c", "00d69e0000", "a0a40000027f10", "a0a40000026f44", "a0b201041c", "0020000100",
+		"0070000001", "01a4000c027f20", "0070800100",
 	} {
 		cmds = append(cmds, unhex(t, s))
 	}
@@ -372,12 +462,53 @@ func TestAllocs(t *testing.T) {
 	}
 }
 
+// checkAnswer reports what is wrong with the answer r to cmd.
+func checkAnswer(t *testing.T, cmd, r []byte) {
+	t.Helper()
+	if len(r) < 2 || len(r) > 258 {
+		t.Fatalf("% x: response of %d bytes", cmd, len(r))
+	}
+	// SW1 is 61..6F or 90..9F (ISO 7816-3 10.3.3), 60 means wait.
+	if sw1 := r[len(r)-2]; sw1&0xf0 != 0x90 && (sw1&0xf0 != 0x60 || sw1 == 0x60) {
+		t.Fatalf("% x: status % x", cmd, r[len(r)-2:])
+	}
+	le := int(cmd[4])
+	if le == 0 {
+		le = 256
+	}
+	if len(r) > 2 && (len(cmd) != 5 || len(r)-2 != le) {
+		t.Fatalf("% x: %d bytes of data", cmd, len(r)-2)
+	}
+}
+
+// checkState reports what a card must never be.
+func checkState(t *testing.T, c *Card) {
+	t.Helper()
+	for i, ch := range c.channels {
+		switch {
+		case !ch.open && ch != (channel{}), i == 0 && !ch.open:
+			t.Fatalf("channel %d: %+v", i, ch)
+		case ch.open && (ch.dir == nil || !ch.dir.isDir() || !ch.dir.within(c.memory.mf)):
+			t.Fatalf("channel %d is nowhere", i)
+		case ch.ef != nil && (ch.ef.isDir() || ch.ef.parent != ch.dir), ch.ef == nil && ch.record != 0:
+			t.Fatalf("channel %d: EF not in the directory", i)
+		case ch.ef != nil && ch.record != 0 && (ch.ef.kind == transparent || ch.record > ch.ef.records()):
+			t.Fatalf("channel %d: record %d", i, ch.record)
+		}
+	}
+	for i, p := range c.memory.pins {
+		if p.tries > pinTries || p.pukTries > pukTries {
+			t.Fatalf("PIN %d: %d tries, %d to unblock", i, p.tries, p.pukTries)
+		}
+	}
+}
+
 // Whatever a terminal sends, in whatever state the card is, it gets a status and no more data than it
 // can take.
 func FuzzTransmit(f *testing.F) {
 	for _, s := range []string{
 		"00b0000001", selMF, selAID, "00c0000000", "a0a40000027f20", "a088000010" + rand1,
-		"0088008122" + "10" + rand1 + "10" + autn1, "80f2000000", "00b0870000", "ffffffffff", "00a4040400",
+		challenge(autn1), "80f2000000", "00b0870000", "ffffffffff", "00a4040400",
 	} {
 		f.Add(unhex(f, s), unhex(f, "00c0000000"))
 		f.Add(unhex(f, selAID), unhex(f, s))
@@ -397,19 +528,76 @@ func FuzzTransmit(f *testing.F) {
 			if !bytes.Equal(cmd, before) {
 				t.Fatal("the command was changed")
 			}
-			if len(r) < 2 || len(r) > 258 {
-				t.Fatalf("% x: response of %d bytes", cmd, len(r))
+			checkAnswer(t, cmd, r)
+		}
+	})
+}
+
+// A script of commands that exist, each a channel and number in the table of instructions, P1, P2, P3 and
+// data, with the responses fetched, keeps the card in its senses.
+func FuzzSession(f *testing.F) {
+	number := func(cla, ins byte) byte {
+		for i, in := range instructions {
+			if in.cla == cla && in.ins == ins {
+				return byte(i)
 			}
-			// SW1 is 61..6F or 90..9F (ISO 7816-3 10.3.3), 60 means wait.
-			if sw1 := r[len(r)-2]; sw1&0xf0 != 0x90 && (sw1&0xf0 != 0x60 || sw1 == 0x60) {
-				t.Fatalf("% x: status % x", cmd, r[len(r)-2:])
+		}
+		f.Fatalf("no instruction %02x %02x", cla, ins)
+		return 0
+	}
+	script := func(cmds ...string) (s []byte) {
+		for _, cmd := range cmds {
+			b := unhex(f, cmd)
+			cla := b[0]
+			if cla != claGSM {
+				cla &= 0x80
 			}
-			le := int(cmd[4])
-			if le == 0 {
-				le = 256
+			s = append(append(s, number(cla, b[1])|b[0]&3<<6), b[2:]...)
+		}
+		return s
+	}
+	f.Add(script(selAID, challenge(autn1), challenge(autn1), "00a4000c026f07", "00b0000009"))
+	f.Add(script(selTelecom, selADN, "a0b200021c", "a0a200100141", "a0a40000026f44", "a0dc00031c"+strings.Repeat("31", 28)))
+	f.Add(script("0070000001", "01a4000c027f20", "0170000001", "02a4000c026f39", "8232000003000102", "0070800100"))
+	f.Add(script("8010000004"+profileAll, "8012000027", "801400000c"+menuDone, "80c2000009"+choose1, "8012000027"))
+	f.Add(script("0020000108"+wrong, "0020000108"+right, "0024000110"+right+other, "002c000110"+puk+right, "0026000108"+right, "0028000108"+right))
+	f.Add(script("00a4080c047f106f3a", "00a201060304"+"0141", "0004000000", "0044000000", "00d6000001ff", "00a2010601ff"))
+	f.Fuzz(func(t *testing.T, s []byte) {
+		c := pinCard(t)
+		var buf [258]byte
+		for len(s) >= 4 {
+			in := instructions[int(s[0]&0x3f)%len(instructions)]
+			cla := in.cla
+			if cla != claGSM {
+				cla |= s[0] >> 6
 			}
-			if len(r) > 2 && (len(cmd) != 5 || len(r)-2 != le) {
-				t.Fatalf("% x: %d bytes of data", cmd, len(r)-2)
+			cmd := append([]byte{cla, in.ins}, s[1:4]...)
+			s = s[4:]
+			if !in.out {
+				n := min(len(s), int(cmd[4]))
+				cmd[4] = byte(n)
+				cmd, s = append(cmd, s[:n]...), s[n:]
+			}
+			r, err := c.Transmit(cmd, buf[:0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkAnswer(t, cmd, r)
+			checkState(t, c)
+			switch sw1, sw2 := r[len(r)-2], r[len(r)-1]; sw1 {
+			case 0x61, 0x9f:
+				// What was promised is there.
+				cmd = []byte{cla, insGetResponse, 0, 0, sw2}
+				if r, err = c.Transmit(cmd, buf[:0]); err != nil || len(r) == 2 {
+					t.Fatalf("% x: % x, %v", cmd, r, err)
+				}
+				checkAnswer(t, cmd, r)
+			case 0x6c:
+				cmd[4] = sw2
+				if r, err = c.Transmit(cmd, buf[:0]); err != nil || len(r) == 2 {
+					t.Fatalf("% x: % x, %v", cmd, r, err)
+				}
+				checkAnswer(t, cmd, r)
 			}
 		}
 	})

@@ -120,27 +120,34 @@ func (f *file) within(d *file) bool {
 	return false
 }
 
-// byName returns an ADF below the MF f whose AID begins with name: counted from the one that is current, if
-// any, the first, last, next or previous (0..3 as in P2 of SELECT, TS 102 221 8.5.1.2 and 11.1.1).
-func (f *file) byName(name []byte, occurrence byte, current *file) *file {
-	var last *file
+// Which of several AIDs that fit is meant, in P2 of SELECT (TS 102 221 11.1.1.2).
+const (
+	firstOne = iota
+	lastOne
+	nextOne     // after the current application; without one the first
+	previousOne // before it; without one the last
+)
+
+// byName returns an ADF below the MF f whose AID begins with name (TS 102 221 8.5.1.2).
+func (f *file) byName(name []byte, which byte, current *file) *file {
+	var latest *file
 	passed := current == nil
 	for _, c := range f.children {
+		if which == previousOne && c == current {
+			return latest
+		}
 		if c.kind == application && bytes.HasPrefix(c.name, name) {
-			switch {
-			case occurrence == 0, occurrence == 2 && passed:
+			if which == firstOne || which == nextOne && passed {
 				return c
-			case occurrence == 3 && c == current:
-				return last
 			}
-			last = c
+			latest = c
 		}
 		passed = passed || c == current
 	}
-	if occurrence == 1 || occurrence == 3 && current == nil {
-		return last
+	if which == nextOne {
+		return nil
 	}
-	return nil
+	return latest
 }
 
 // appendHeader appends what SELECT and STATUS answer in class A0 (TS 51.011 9.2.1, 9.3).

@@ -259,8 +259,11 @@ func (mf *file) override(files map[string][][]byte) error {
 // set replaces a content by one piece, or one for each record.
 func (c *content) set(pieces [][]byte) error {
 	if c.kind == transparent {
-		if len(pieces) != 1 || len(pieces[0]) < 1 || len(pieces[0]) > 0x7fff {
-			return fmt.Errorf("%d pieces: want one of 1..32767 bytes, as the file has no records", len(pieces))
+		if len(pieces) != 1 {
+			return fmt.Errorf("%d pieces: want one, since the file has no records", len(pieces))
+		}
+		if n := len(pieces[0]); n < 1 || n > 0x7fff {
+			return fmt.Errorf("a content of %d bytes: want 1..32767", n)
 		}
 		c.data = bytes.Clone(pieces[0])
 		return nil

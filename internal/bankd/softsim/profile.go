@@ -134,12 +134,12 @@ func Parse(s string) (Profile, error) {
 	}
 	if i := slices.Index(names, "file"); i >= 0 {
 		if err := p.load(values[i]); err != nil {
-			return p, fmt.Errorf("softsim: profile %w", err)
+			return p, fmt.Errorf("softsim: %w", err)
 		}
 		names, values = slices.Delete(names, i, i+1), slices.Delete(values, i, i+1)
 	}
 	for i, name := range names {
-		if err := p.set(name, values[i]); err != nil {
+		if err := p.set(name, values[i], "file"); err != nil {
 			return p, fmt.Errorf("softsim: option %s: %w", name, err)
 		}
 	}
@@ -147,8 +147,8 @@ func Parse(s string) (Profile, error) {
 	return p, err
 }
 
-// set gives a member of p the value that a text has for it.
-func (p *Profile) set(name, value string) error {
+// set gives a member of p the value that a text has for it. The text may have one more, which isn't set's.
+func (p *Profile) set(name, value, more string) error {
 	for i := range members {
 		if m := &members[i]; m.name == name {
 			*m.field(p) = value
@@ -172,7 +172,7 @@ func (p *Profile) set(name, value string) error {
 		p.MNCDigits = int(value[0] - '0')
 		return nil
 	}
-	return errors.New("unknown; want file, " + memberNames)
+	return errors.New("unknown; want " + more + ", " + memberNames)
 }
 
 // check reports the first member that is out of range.
@@ -257,10 +257,7 @@ func (p *Profile) read(d *json.Decoder) error {
 		if err != nil {
 			return err
 		}
-		if name == "file" {
-			return errors.New("unknown; want files, " + memberNames)
-		}
-		return p.set(name, v)
+		return p.set(name, v, "files")
 	})
 	if err != nil {
 		return err
