@@ -294,6 +294,25 @@ func TestRemovedWhileAway(t *testing.T) {
 	})
 }
 
+// TestRemovedAfterServerRestart deletes a map that a restarted server was given again, before its
+// bankd is back: it goes there, too.
+func TestRemovedAfterServerRestart(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startBankd(1)
+		m := w.startClient(c1)
+		w.create(slot.Map{Bank: b0, Client: c1})
+		m.uses(b0)
+		w.bankds[1].host.Down()
+		w.server.kill()
+		w.startServer()
+		w.create(slot.Map{Bank: b0, Client: c1})
+		w.remove(b0)
+		w.bankds[1].host.Up()
+		time.Sleep(time.Minute)
+		m.idle()
+	})
+}
+
 // TestBankdRestart kills a bankd in the middle of a command: the modem gets its local SIM back at
 // once, and the remote one when the bankd is there again.
 func TestBankdRestart(t *testing.T) {
