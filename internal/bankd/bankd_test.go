@@ -449,14 +449,17 @@ func TestCommandLengths(t *testing.T) {
 }
 
 func TestBadResponse(t *testing.T) {
-	for _, n := range []int{0, 1, 259} {
+	for _, n := range []int{0, 1, 259, 300} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			simulate(t, func(r *rig) {
 				m := r.session(c23, 0)
 				r.cards[0].set(func(c *reader) { c.response = make([]byte, n) })
 				m.command(cmd...)
 				m.wantCardGone()
-				r.wantError(0, fmt.Sprintf("response of %d bytes", n))
+				want := fmt.Sprintf("response of %d bytes, want 2..258", n)
+				r.wantError(0, want)
+				r.wantSlot(0, "FAILED, client C23:0, "+want)
+				r.wantLog(logrus.WarnLevel, `slot="B1:0"`, want)
 			})
 		})
 	}
@@ -471,7 +474,9 @@ func TestBadATR(t *testing.T) {
 				m := r.connect(c23, 0)
 				m.wantResult(rspro.CardNotPresent)
 				r.wantCounts(0, 1, 1)
-				r.wantLog(logrus.WarnLevel, fmt.Sprintf("ATR of %d bytes", n))
+				want := fmt.Sprintf("ATR of %d bytes, want 2..33", n)
+				r.wantSlot(0, "FAILED, client C23:0, "+want)
+				r.wantLog(logrus.WarnLevel, `slot="B1:0"`, want)
 			})
 		})
 	}
