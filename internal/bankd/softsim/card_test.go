@@ -208,7 +208,7 @@ func TestCommands(t *testing.T) {
 			{"00a4040607a0000000871002", "6a82"}, // no next one
 			{"00a4040507a0000000871002", "6131"}, // the last is the first
 		}},
-		{"next application while none is current: TS 102 221 8.5.1.2", []step{{"00a4040607a0000000871002", "6131"}}},
+		{"next application while none is current: TS 102 221 8.5.1", []step{{"00a4040607a0000000871002", "6131"}}},
 		{"STATUS, class 80: TS 102 221 11.1.2", []step{
 			{"80f2000024", fcpMF + "9000"}, {"80f2000000", "6c24"}, {"80f20000ff", "6c24"}, {"80f2000c00", "9000"}, {"80f2010c00", "9000"},
 			{"80f2000112", "6985"}, {"80f2030000", "6a86"}, {"80f2000200", "6a86"},

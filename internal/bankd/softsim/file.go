@@ -128,7 +128,7 @@ const (
 	previousOne // before it; without one the last
 )
 
-// byName returns an ADF below the MF f whose AID begins with name (TS 102 221 8.5.1.2).
+// byName returns an ADF below the MF f whose AID begins with name (TS 102 221 8.5.1).
 func (f *file) byName(name []byte, which byte, current *file) *file {
 	var latest *file
 	passed := current == nil

@@ -97,7 +97,7 @@ var list = []listed{
 	{[]uint16{usim, access_, 0x4f52}, 2, 1, 9, 0, "pin1", "pin1", "adm", "adm"},
 }
 
-// meters are the cyclic files that can be increased, by PIN 1 (TS 51.011 10.3.9, TS 31.102 4.2.9).
+// meters are the cyclic files that can be increased, by PIN 1 (TS 51.011 10.3.8, TS 31.102 4.2.9).
 func (l listed) increase() string {
 	switch {
 	case l.structure != 6:
@@ -407,7 +407,7 @@ func TestContents(t *testing.T) {
 		{"TS 31.102 4.2.23", []uint16{usim, 0x6f73}, "", "ffffffffffffffffffff0000ff01"},
 		{"TS 51.011 10.3.15", []uint16{gsm, 0x6f78}, "", "0020"}, // the IMSI ends with 5
 		{"TS 31.102 4.2.18", []uint16{usim, 0x6fad}, "", "00000003"},
-		{"TS 51.011 10.3.16", []uint16{gsm, 0x6fae}, "", "03"},
+		{"TS 51.011 10.3.19", []uint16{gsm, 0x6fae}, "", "03"},
 		{"TS 51.011 10.5.5", []uint16{telecom, 0x6f40}, "01", "ffffffffffffffffffffffffffff" + "07" + "91" + "947110325476ffffffff" + "ffff"},
 		{"TS 31.102 4.2.26", []uint16{usim, 0x6f40}, "02", "ffffffffffffffffffffffffffffffffffffffffffffffffffffffff"},
 		{"TS 31.102 4.2.21", []uint16{usim, 0x6fb7}, "01", "11f2ff00"},

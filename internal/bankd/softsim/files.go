@@ -17,33 +17,31 @@ import (
 // country and provider not used).
 var usimAID = []byte{0xa0, 0x00, 0x00, 0x00, 0x87, 0x10, 0x02, 0xff, 0xff, 0xff, 0xff, 0x89, 0x07, 0x09, 0x00, 0x00}
 
-// Rights that many files have.
-var (
-	anybody = rights{read: always, update: adm, increase: never, deactivate: adm, activate: adm} // reads, the issuer changes
-	issuer  = rights{read: pin1, update: adm, increase: never, deactivate: adm, activate: adm}   // changes, the user reads
-	user    = rights{read: pin1, update: pin1, increase: never, deactivate: adm, activate: adm}  // reads and changes
-)
+// allow returns rights with conditions to read and to update; the issuer may deactivate and activate, nobody increase.
+func allow(toRead, toUpdate access) rights {
+	return rights{read: toRead, update: toUpdate, increase: never, deactivate: adm, activate: adm}
+}
 
 // tree returns the MF of a new card with all that is below. Contents that the standards leave to the issuer are as
 // TS 51.011 annex D and TS 31.102 annex E suggest.
 func tree(p Profile) (*file, error) {
 	var (
-		// TS 51.011 10.3.2, TS 31.102 4.2.2; also LOCI and PSLOCI.
-		location = rights{read: pin1, update: pin1, increase: never, deactivate: adm, activate: pin1}
-		imsi     = rights{read: pin1, update: adm, increase: never, deactivate: adm, activate: pin1}
-		// TS 51.011 10.5.1
-		adn = rights{read: pin1, update: pin1, increase: never, deactivate: pin2, activate: pin2}
-		// What costs money (TS 51.011 10.3.7, 10.3.9, 10.3.10), and who may be called (10.5.2).
-		limit       = rights{read: pin1, update: pin2, increase: never, deactivate: adm, activate: adm}
-		meter       = rights{read: pin1, update: pin2, increase: pin1, deactivate: adm, activate: adm}
-		iccid       = rights{read: always, update: never, increase: never, deactivate: adm, activate: adm}
-		prefs       = rights{read: always, update: pin1, increase: never, deactivate: adm, activate: adm}
-		numberOfMNC = byte(max(p.MNCDigits, 2))
+		anybody  = allow(always, adm)
+		fixed    = allow(always, never)
+		language = allow(always, pin1)
+		issuer   = allow(pin1, adm)
+		user     = allow(pin1, pin1)
+		limit    = allow(pin1, pin2) // what may be spent and called
+		// Those with exceptions (TS 51.011 10.3.2, 10.3.17, 10.5.1 and 10.3.8).
+		imsi, location, adn, meter = issuer, user, user, limit
 	)
+	imsi[activate], location[activate] = pin1, pin1
+	adn[deactivate], adn[activate] = pin2, pin2
+	meter[increase] = pin1
 	// What SIM and USIM have in common.
 	var (
 		imsiData     = bytesOf(imsiContent(p.IMSI))
-		ad           = bytesOf([]byte{0, 0, 0, numberOfMNC}) // normal operation, digits of the MNC
+		ad           = bytesOf([]byte{0, 0, 0, byte(max(p.MNCDigits, 2))}) // normal operation, digits of the MNC
 		acc          = bytesOf(accessClass(p.IMSI))
 		spn          = bytesOf(filled(17, append([]byte{0}, cmp.Or(p.SPN, defaultSPN)...)...))
 		locationData = bytesOf(unhexed("ffffffffffffff0000ff01")) // not updated
@@ -58,7 +56,7 @@ func tree(p Profile) (*file, error) {
 		smsp         = recordsOf(linear, 42, 2)
 		smss         = bytesOf(filled(2))
 		fdn          = recordsOf(linear, 28, 10)
-		language     = bytesOf(filled(6, []byte("en")...))
+		languages    = bytesOf(filled(6, []byte("en")...))
 	)
 	for i := range sms.records() {
 		sms.record(i + 1)[0] = 0 // free (TS 31.102 4.2.25)
@@ -66,8 +64,8 @@ func tree(p Profile) (*file, error) {
 	mf := &file{kind: directory, id: idMF, children: []*file{
 		// The UICC: TS 102 221 13.1 to 13.3.
 		ef(0x2f00, 30, anybody, recordsOf(linear, 38, 2, directoryEntry(usimAID, "USIM"))), // EF.DIR
-		ef(0x2f05, 5, prefs, language),                       // EF.PL
-		ef(0x2fe2, 2, iccid, bytesOf(bcd(nil, p.ICCID, 10))), // EF.ICCID
+		ef(0x2f05, 5, language, languages),                                                 // EF.PL
+		ef(0x2fe2, 2, fixed, bytesOf(bcd(nil, p.ICCID, 10))),                               // EF.ICCID
 		// DF.TELECOM: TS 51.011 10.5.
 		{kind: directory, id: 0x7f10, children: []*file{
 			ef(0x6f3a, 0, adn, recordsOf(linear, 28, 20)), // EF.ADN
@@ -80,12 +78,12 @@ func tree(p Profile) (*file, error) {
 		}},
 		// DF.GSM: TS 51.011 10.3.
 		{kind: directory, id: idGSM, children: []*file{
-			ef(0x6f05, 0, prefs, bytesOf(filled(2, 1))), // EF.LP: English
-			ef(0x6f07, 0, imsi, imsiData),               // EF.IMSI
-			ef(0x6f20, 0, user, kc),                     // EF.Kc
-			ef(0x6f30, 0, user, bytesOf(filled(24))),    // EF.PLMNsel
-			ef(0x6f31, 0, issuer, searches),             // EF.HPLMN
-			ef(0x6f37, 0, limit, acmMax),                // EF.ACMmax
+			ef(0x6f05, 0, language, bytesOf(filled(2, 1))), // EF.LP: English
+			ef(0x6f07, 0, imsi, imsiData),                  // EF.IMSI
+			ef(0x6f20, 0, user, kc),                        // EF.Kc
+			ef(0x6f30, 0, user, bytesOf(filled(24))),       // EF.PLMNsel
+			ef(0x6f31, 0, issuer, searches),                // EF.HPLMN
+			ef(0x6f37, 0, limit, acmMax),                   // EF.ACMmax
 			// EF.SST: CHV1 can be disabled, ADN, FDN, SMS; AoC, PLMNsel; MSISDN, SMSP; LND; SPN;
 			// menu selection; proactive SIM.
 			ef(0x6f38, 0, issuer, bytesOf(services(2, 8, 1, 2, 3, 4, 5, 7, 9, 12, 13, 17, 27, 29))),
@@ -101,13 +99,14 @@ func tree(p Profile) (*file, error) {
 		}},
 		// ADF.USIM: TS 31.102 4.2.
 		{kind: application, id: idADF, name: usimAID, children: []*file{
-			ef(0x6f05, 2, prefs, language),              // EF.LI
+			ef(0x6f05, 2, language, languages),          // EF.LI
 			ef(0x6f07, 7, imsi, imsiData),               // EF.IMSI
 			ef(0x6f08, 8, user, bytesOf(filled(33, 7))), // EF.Keys: none
 			ef(0x6f09, 9, user, bytesOf(filled(33, 7))), // EF.KeysPS
 			ef(0x6f31, 18, issuer, searches),            // EF.HPPLMN
 			ef(0x6f37, 0, limit, acmMax),                // EF.ACMmax
-			ef(0x6f38, 4, issuer, bytesOf(services(1, 7, 2, 10, 12, 13, 19, 21, 27, 33, 34, 38))), // EF.UST: FDN, SMS, SMSP; AoC; SPN, MSISDN; GSM access; EST; GSM context
+			// EF.UST: FDN, SMS, SMSP, AoC; SPN, MSISDN; GSM access; 33 has to be there; EST, GSM context.
+			ef(0x6f38, 4, issuer, bytesOf(services(1, 7, 2, 10, 12, 13, 19, 21, 27, 33, 34, 38))),
 			ef(0x6f39, 0, meter, acm),                                                  // EF.ACM
 			ef(0x6f3b, 0, limit, fdn),                                                  // EF.FDN
 			ef(0x6f3c, 0, user, sms),                                                   // EF.SMS

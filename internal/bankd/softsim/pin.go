@@ -15,7 +15,7 @@ const (
 	keyADM1 = 0x0a
 )
 
-// Tries of a new card (TS 51.011 8.9 and 8.13, TS 102 221 9.5.3).
+// Tries of a new card (TS 51.011 8.9 and 8.13).
 const (
 	pinTries = 3
 	pukTries = 10
@@ -39,8 +39,8 @@ func newPINs(p Profile) (pins [adm + 1]pin) {
 	return pins
 }
 
-// secret returns digits as a terminal sends them, in IA5, filled up with FF (TS 51.011 9.3,
-// TS 102 221 9.5.1); 16 hexadecimal digits stand for 8 bytes of any value.
+// secret returns digits as a terminal sends them, in IA5, filled up with FF (TS 51.011 9.3);
+// 16 hexadecimal digits stand for 8 bytes of any value.
 func secret(s, otherwise string) (b [8]byte) {
 	if s == "" {
 		s = otherwise

@@ -87,7 +87,7 @@ func TestPIN(t *testing.T) {
 				"002c000110" + badPUK + other, "63c5", "002c000110" + badPUK + other, "63c4", "002c000110" + badPUK + other, "63c3", "002c000110" + badPUK + other, "63c2",
 				"002c000110" + badPUK + other, "63c1", "002c000110" + badPUK + other, "63c0", "002c000110" + puk + other, "6983", "002c000100", "63c0"},
 		}},
-		{"one PIN for both classes and all channels: TS 102 221 9.5", [][]string{{
+		{"one PIN for both classes and all channels: TS 102 221 9.4.4", [][]string{{
 			"0070000001", "019000", "a020000108" + right, "9000", "01a4040c07a0000000871002", "9000", "01b0870009", imsi1 + "9000",
 			"0020000108" + wrong, "63c2", "01b0870009", "6982",
 		}}},

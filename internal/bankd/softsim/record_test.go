@@ -55,7 +55,7 @@ func TestRecords(t *testing.T) {
 			"00b2050404", "6a83", "00b2010204", "6a86", "00b2000104", "6a86", "00b2000504", "6a86", "00b2000704", "6a86",
 			"00b000000a", "6981", "00b20a0404", "6a83",
 		}},
-		{"records by short identifier: TS 102 221 11.1.5, 8.2.2", []string{
+		{"records by short identifier: TS 102 221 8.4.3, 11.1.5", []string{
 			"00b201f426", "6118" + "4f10a0000000871002ffffffff8907090000" + "50045553494d" + "ffffffffffffffffffffffff" + "9000",
 			"00b2000200", "6c26", // it is the current EF now
 			"00b201fc26", "6a82", "00b2011404", "6981", // EF.ICCID has no records

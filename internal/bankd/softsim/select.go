@@ -150,7 +150,7 @@ func selectFile(c *Card, q *command) ([]byte, result) {
 	return c.memory.appendFCP(c.scratch[:0], f), r
 }
 
-// terminate ends the session of an application, which has to be the current one (TS 102 221 8.5.1.3).
+// terminate ends the session of an application, which has to be the current one (TS 102 221 11.1.1.2).
 func (ch *channel) terminate(mf, app *file) result {
 	if app != ch.app {
 		return notNow

@@ -35,7 +35,7 @@ func TestSelect(t *testing.T) {
 			toDF, "9000", "00a4010c027f20", "6a82", "00a4010c026f07", "6a82", "00a4030c00", "9000", "00a4010c022fe2", "6a82", "00a4010c013f", "6700",
 			"00a4040c" + name, "9000", "00a4010c025f3b", "9000", "00a4030c00", "9000", "80f2000031", fcpUSIM + "9000", "00a4030c0100", "6700",
 		}},
-		{"the end of an application's session: TS 102 221 8.5.1.3", []string{
+		{"the end of an application's session: TS 102 221 11.1.1.2", []string{
 			"00a4044c" + name, "6985", "00a4040c" + name, "9000", "00a4000c026f07", "9000", "00a4044c" + name, "9000",
 			"80f2000024", fcpMF + "9000", "00a40004027fff", "6a82", "00b0000001", "6986", "00a4004c023f00", "6a86", "00a4042c" + name, "6a86", "00a4046c" + name, "6a86",
 			"00a4040c" + name, "9000", toDF, "6a82", "00a4000c023f00", "9000", toDF, "9000", "00a40444" + name, "9000", "80f2000c00", "9000",
@@ -54,7 +54,7 @@ func TestSelect(t *testing.T) {
 const fcpIMSIofGSM = "623f" + "82024121" + "83026f07" + "8a0105" +
 	"ab2c" + "800101" + userPIN + "800102" + adm1 + "800108" + adm1 + "800110" + userPIN + "80020009" + "8800"
 
-// Which application of several that fit is selected: TS 102 221 8.5.1.2, 11.1.1.2.
+// Which application of several that fit is selected: TS 102 221 8.5.1, 11.1.1.2.
 func TestSelectOccurrence(t *testing.T) {
 	c := newCard(t)
 	mf := c.memory.mf
