@@ -19,8 +19,5 @@ func (Bank) Check(bankd.Slot) error { return errNotBuilt }
 // Open returns an error.
 func (Bank) Open(context.Context, bankd.Slot) (bankd.Card, error) { return nil, errNotBuilt }
 
-// Readers returns an error.
-func (Bank) Readers() ([]string, error) { return nil, errNotBuilt }
-
 // Watch returns an error.
 func (Bank) Watch(context.Context, func([]bankd.Reader)) error { return errNotBuilt }

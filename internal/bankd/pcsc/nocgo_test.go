@@ -15,8 +15,8 @@ import (
 // A program without PC/SC says so, whatever is asked.
 func TestNotBuilt(t *testing.T) {
 	_, open := Bank{}.Open(context.Background(), bankd.Slot{})
-	_, readers := Bank{}.Readers()
-	for what, err := range map[string]error{"Check": Bank{}.Check(bankd.Slot{}), "Open": open, "Readers": readers} {
+	watch := Bank{}.Watch(context.Background(), nil)
+	for what, err := range map[string]error{"Check": Bank{}.Check(bankd.Slot{}), "Open": open, "Watch": watch} {
 		if err == nil || !strings.Contains(err.Error(), "built with cgo") {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -24,40 +24,18 @@ func (Bank) Check(s bankd.Slot) error {
 	return nil
 }
 
-// Readers returns the names of the readers that are there.
-func (Bank) Readers() ([]string, error) {
-	ctx, err := scard.EstablishContext()
-	if err != nil {
-		return nil, fault("list readers", err)
-	}
-	defer release(ctx)
-	readers, err := list(ctx)
-	if err != nil {
-		return nil, fault("list readers", err)
-	}
-	return readers, nil
-}
-
 // Open connects to the first reader whose name the slot's pattern is found in. No other is
 // tried when that fails.
 func (b Bank) Open(ctx context.Context, s bankd.Slot) (bankd.Card, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	sc, err := scard.EstablishContext()
+	l, err := openStatus()
 	if err != nil {
 		return nil, fault("connect to pcscd", err)
 	}
-	c, err := b.open(sc, s)
-	if err != nil {
-		release(sc)
-		return nil, err
-	}
-	return c, nil
-}
-
-func (b Bank) open(sc *scard.Context, s bankd.Slot) (*card, error) {
-	readers, err := list(sc)
+	readers, err := l.list()
+	l.release()
 	if err != nil {
 		return nil, fault("list readers", err)
 	}
@@ -65,15 +43,25 @@ func (b Bank) open(sc *scard.Context, s bankd.Slot) (*card, error) {
 	if !ok {
 		return nil, fmt.Errorf("pattern %q: %w; there are %s", s.Spec, bankd.ErrNoReader, quoted(readers))
 	}
+	return b.connect(reader)
+}
+
+// connect powers up the card in a reader.
+func (b Bank) connect(reader string) (bankd.Card, error) {
+	sc, err := scard.EstablishContext()
+	if err != nil {
+		return nil, fault("connect to pcscd", err)
+	}
 	c := &card{ctx: sc, reader: reader, mode: scard.ShareExclusive}
 	if b.Shared {
 		c.mode = scard.ShareShared
 	}
 	if c.card, err = sc.Connect(reader, c.mode, scard.ProtocolT0); err != nil {
+		release(sc)
 		return nil, c.fail("connect", err)
 	}
 	if err := c.readATR(); err != nil {
-		_ = c.card.Disconnect(scard.UnpowerCard) // the first error counts
+		_ = c.Close() // the first error counts
 		return nil, err
 	}
 	return c, nil
@@ -135,7 +123,7 @@ func (c *card) Close() error {
 	release(c.ctx)
 	// The reader, the card or pcscd may be gone, and with them there is no power to switch off.
 	switch kind(err) {
-	case bankd.ErrNoReader, bankd.ErrNoCard, errNoService:
+	case bankd.ErrNoReader, bankd.ErrNoCard, bankd.ErrNoService:
 		return nil
 	}
 	if err != nil {
@@ -159,21 +147,23 @@ func (c *card) fail(what string, err error) error {
 // pulled reports whether the reader is empty. pcscd looks each 0.2 to 0.4 s, so that it isn't
 // known at once.
 func (c *card) pulled() bool {
-	state := []scard.ReaderState{{Reader: c.reader}} // unknown: the first call returns what it is
+	l, err := openStatus()
+	if err != nil {
+		return false
+	}
+	defer l.release()
+	states := []state{{name: c.reader}}
 	for end := time.Now().Add(time.Second); ; {
 		left := time.Until(end)
-		if left <= 0 || c.ctx.GetStatusChange(state, left) != nil {
+		if left <= 0 || l.await(states, left) != nil {
 			return false
 		}
-		if state[0].EventState&scard.StatePresent == 0 {
+		if states[0].flags&scard.StatePresent == 0 {
 			return true
 		}
-		state[0].CurrentState = state[0].EventState &^ scard.StateChanged
+		states[0].flags &^= scard.StateChanged
 	}
 }
-
-// errNoService is the kind of an error that says that there is no pcscd.
-var errNoService = errors.New("pcscd isn't running")
 
 // fault makes the error of an operation, with its kind where it has one.
 func fault(what string, err error) error {
@@ -200,23 +190,9 @@ func kind(err error) error {
 	case scard.ErrUnknownReader, scard.ErrReaderUnavailable, scard.ErrNoReadersAvailable:
 		return bankd.ErrNoReader
 	case scard.ErrNoService, scard.ErrServiceStopped, scard.ErrCommError: // the last: it has just gone
-		return errNoService
+		return bankd.ErrNoService
 	}
 	return nil
-}
-
-// list returns the names of all readers. No reader at all is no error.
-func list(ctx *scard.Context) ([]string, error) {
-	for try := 0; ; try++ {
-		readers, err := ctx.ListReaders()
-		switch {
-		case errors.Is(err, scard.ErrNoReadersAvailable):
-			return nil, nil
-		case errors.Is(err, scard.ErrInsufficientBuffer) && try < 3:
-			continue // one more has come between the question for their number and that for their names
-		}
-		return readers, err
-	}
 }
 
 // release gives a context back. It fails when pcscd has gone, and with it the context.

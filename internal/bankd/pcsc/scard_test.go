@@ -139,6 +139,16 @@ func (s *scripted) takeResets() []string {
 // insert puts a card into reader i for the time of the test.
 func insert(t testing.TB, i int, card bankd.Card) *simulator.Seat {
 	t.Helper()
+	seat := seatOf(t, i, card)
+	if !await(t, i, true, long) {
+		t.Fatalf("reader %d: pcscd doesn't see the card; it says: %s", i, pcscd.Output())
+	}
+	return seat
+}
+
+// seatOf is insert without looking whether pcscd sees the card.
+func seatOf(t testing.TB, i int, card bankd.Card) *simulator.Seat {
+	t.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	first := simulator.Loopback()
@@ -147,14 +157,14 @@ func insert(t testing.TB, i int, card bankd.Card) *simulator.Seat {
 	done := make(chan struct{})
 	go func() { defer close(done); seat.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done; await(t, i, false, long) })
-	if !await(t, i, true, long) {
-		t.Fatalf("reader %d: pcscd doesn't see the card; it says: %s", i, pcscd.Output())
-	}
 	return seat
 }
 
+// full returns the name that pcscd makes for reader i.
+func full(i int) string { return fmt.Sprintf("%s 00 %02X", name(i&^1), i%2) }
+
 // reader returns the pattern of reader i.
-func reader(i int) string { return regexp.QuoteMeta(fmt.Sprintf("%s 00 %02X", name(i&^1), i%2)) }
+func reader(i int) string { return regexp.QuoteMeta(full(i)) }
 
 func slotOf(pattern string) bankd.Slot {
 	return bankd.Slot{Spec: pattern, Pattern: regexp.MustCompilePOSIX(pattern)}
@@ -164,22 +174,22 @@ func slotOf(pattern string) bankd.Slot {
 // it did so within d.
 func await(t testing.TB, i int, card bool, d time.Duration) bool {
 	t.Helper()
-	ctx, err := scard.EstablishContext()
+	l, err := openStatus()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release(ctx)
-	state := []scard.ReaderState{{Reader: fmt.Sprintf("%s 00 %02X", name(i&^1), i%2)}}
+	defer l.release()
+	states := []state{{name: full(i)}}
 	for end := time.Now().Add(d); ; {
 		left := time.Until(end)
-		if left <= 0 || ctx.GetStatusChange(state, left) != nil {
+		if left <= 0 || l.await(states, left) != nil {
 			return false
 		}
-		got := state[0].EventState
-		if card && got&scard.StatePresent != 0 && len(state[0].Atr) > 0 || !card && got&scard.StateEmpty != 0 {
+		got := states[0]
+		if card && got.flags&scard.StatePresent != 0 && len(got.atr) > 0 || !card && got.flags&scard.StateEmpty != 0 {
 			return true
 		}
-		state[0].CurrentState = got &^ scard.StateChanged
+		states[0].flags &^= scard.StateChanged
 	}
 }
 
@@ -224,20 +234,6 @@ func exchange(t *testing.T, c bankd.Card, steps ...string) {
 		if got := hex.EncodeToString(resp); err != nil || got != steps[i+1] {
 			t.Fatalf("%s: %s, %v; want %s", steps[i], got, err, steps[i+1])
 		}
-	}
-}
-
-func TestReaders(t *testing.T) {
-	got, err := Bank{}.Readers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	for i := range readers {
-		want = append(want, fmt.Sprintf("%s 00 %02X", name(i&^1), i%2))
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("readers %q, want %q", got, want)
 	}
 }
 
@@ -439,8 +435,8 @@ func TestKind(t *testing.T) {
 		{scard.ErrUnpoweredCard, bankd.ErrMute},
 		{scard.ErrReaderUnavailable, bankd.ErrNoReader},
 		{scard.ErrUnknownReader, bankd.ErrNoReader},
-		{scard.ErrServiceStopped, errNoService},
-		{scard.ErrCommError, errNoService},
+		{scard.ErrServiceStopped, bankd.ErrNoService},
+		{scard.ErrCommError, bankd.ErrNoService},
 		{scard.ErrNotTransacted, bankd.ErrMute},
 		{errNoAnswer, bankd.ErrMute},
 		{scard.ErrInternalError, nil},
@@ -520,24 +516,17 @@ func TestService(t *testing.T) {
 	insert(t, 0, newScripted(0))
 	c := open(t, Bank{}, 0)
 	pcscd.Kill()
-	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258)); !errors.Is(err, errNoService) {
+	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258)); !errors.Is(err, bankd.ErrNoService) {
 		t.Errorf("Transmit: %v", err)
 	}
 	if err := c.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	_, err := Bank{}.Open(context.Background(), slotOf(reader(0)))
-	if err == nil || !strings.Contains(err.Error(), "pcscd isn't running") {
+	if !errors.Is(err, bankd.ErrNoService) {
 		t.Errorf("Open: %v", err)
 	}
-	if _, err := (Bank{}).Readers(); err == nil || !strings.Contains(err.Error(), "pcscd isn't running") {
-		t.Errorf("Readers: %v", err)
-	}
-	p, err := simulator.StartPCSCD(context.Background(), readers, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pcscd = p
+	start(t, readers)
 	await(t, 0, true, long)
 	exchange(t, open(t, Bank{}, 0), "a0a40000022fe2", "9f0f")
 }

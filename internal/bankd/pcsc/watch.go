@@ -5,7 +5,10 @@
 package pcsc
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/ebfe/scard"
@@ -13,43 +16,255 @@ import (
 	"remsim/internal/bankd"
 )
 
-// Watch reports the readers twice a second.
+const (
+	// lookAfter is how long one wait for a change takes at most: a change that pcscd doesn't
+	// tell of is seen then.
+	lookAfter = time.Second
+	// lookPause is the least time from one look to the next, should pcscd have news all the time.
+	lookPause = 200 * time.Millisecond
+	// reopenAfter is the pause before a pcscd that isn't there, or was lost, is tried again.
+	reopenAfter = 500 * time.Millisecond
+	// hungAfter is how long pcscd may take for a look.
+	hungAfter = 10 * time.Second
+	// endWithin is how long Watch waits for the end of a call that it has cancelled.
+	endWithin = time.Second
+	// maxVisits is the number of contexts of which all but one hang.
+	maxVisits = 3
+)
+
+// pnp is the name of a reader that isn't one: its state changes when readers come or go.
+const pnp = `\\?PnP?\Notification`
+
+// A looker is a context of PC/SC that looks at readers. Its methods but cancel are called by one
+// goroutine, cancel once by another.
+type looker interface {
+	list() ([]string, error) // nil: there are none
+	// await returns when the flags of one of states aren't right, with all of them set right, and
+	// with scard.ErrTimeout after d. It takes so many states only that pcscd could have readers.
+	await(states []state, d time.Duration) error
+	cancel() // makes await return
+	release()
+}
+
+// A state is what is known of a reader. Its flags have the number of the reader's events
+// in the upper 16 bits; none at all mean that nothing is known.
+type state struct {
+	name  string
+	flags scard.StateFlag
+	atr   []byte
+}
+
+// Watch reports all readers, from one context of PC/SC. It never returns an error.
 func (Bank) Watch(ctx context.Context, changed func([]bankd.Reader)) error {
-	for t := time.NewTicker(500 * time.Millisecond); ; {
-		changed(look())
+	newWatcher(openStatus, hungAfter, changed).run(ctx)
+	return nil
+}
+
+// A watcher reports the readers of a pcscd that may go, come back, and hang.
+type watcher struct {
+	open     func() (looker, error)
+	patience time.Duration // with one look
+	changed  func([]bankd.Reader)
+	visits   chan struct{} // holds one element for each visit that hasn't ended
+
+	told bool           // changed was called
+	last []bankd.Reader // with these
+}
+
+func newWatcher(open func() (looker, error), patience time.Duration, changed func([]bankd.Reader)) *watcher {
+	return &watcher{open: open, patience: patience, changed: changed, visits: make(chan struct{}, maxVisits)}
+}
+
+func (w *watcher) run(ctx context.Context) {
+	for {
+		// Where calls hang, there is no use in making ever more of them.
 		select {
+		case w.visits <- struct{}{}:
 		case <-ctx.Done():
-			t.Stop()
-			return nil
-		case <-t.C:
+			return
+		}
+		w.follow(ctx)
+		if !pause(ctx, reopenAfter) {
+			return
 		}
 	}
 }
 
-// look returns the readers that are there, nil when there is no pcscd.
-func look() []bankd.Reader {
-	sc, err := scard.EstablishContext()
+// follow reports what one visit sees, and nil at its end. A visit whose calls hang is abandoned.
+func (w *watcher) follow(ctx context.Context) {
+	visiting, stop := context.WithCancel(ctx)
+	defer stop()
+	looks, done := make(chan []bankd.Reader), make(chan struct{})
+	go func() {
+		defer func() { <-w.visits }()
+		defer close(done)
+		visit(visiting, w.open, looks)
+	}()
+	hung := time.NewTimer(w.patience)
+	defer hung.Stop()
+	for {
+		select {
+		case readers := <-looks:
+			w.tell(readers)
+			hung.Reset(w.patience)
+			continue
+		case <-done:
+		case <-hung.C:
+		case <-ctx.Done():
+			select {
+			case <-done:
+			case <-time.After(endWithin):
+			}
+			return
+		}
+		w.tell(nil)
+		return
+	}
+}
+
+// tell calls changed when there is something new.
+func (w *watcher) tell(readers []bankd.Reader) {
+	same := (readers == nil) == (w.last == nil) && slices.EqualFunc(readers, w.last, func(a, b bankd.Reader) bool {
+		return a.Name == b.Name && a.Present == b.Present && a.Changes == b.Changes && bytes.Equal(a.ATR, b.ATR)
+	})
+	if w.told && same {
+		return
+	}
+	w.told, w.last = true, readers
+	w.changed(slices.Clone(readers))
+}
+
+// visit looks at the readers until something fails or ctx ends, and sends what it sees once in
+// lookAfter at least.
+func visit(ctx context.Context, open func() (looker, error), looks chan<- []bankd.Reader) {
+	l, err := open()
 	if err != nil {
-		return nil
+		return
 	}
-	defer release(sc)
-	names, err := list(sc)
+	defer l.release()
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(cancelled); l.cancel() })
+	defer func() {
+		if !stop() {
+			<-cancelled // no context that was released is cancelled: its number may be another's
+		}
+	}()
+	for v := (view{}); ; {
+		began := time.Now()
+		readers, err := v.look(l)
+		if err != nil {
+			return
+		}
+		select {
+		case looks <- readers:
+		case <-ctx.Done():
+			return
+		}
+		if !pause(ctx, lookPause-time.Since(began)) {
+			return
+		}
+	}
+}
+
+// pause reports whether ctx hasn't ended before d has passed.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// A view is what looks at the readers of one pcscd have shown.
+type view struct {
+	known map[string]known // by the names of readers and pnp
+	turn  int              // see look
+}
+
+// What is known of a reader.
+type known struct {
+	flags   scard.StateFlag // those to compare with, 0 to ask for them
+	present bool
+	atr     []byte
+	events  uint16 // pcscd's number, which starts anew at 65536
+	changes uint64
+}
+
+// look waits for news of the readers, at most for lookAfter, and returns those there are.
+func (v *view) look(l looker) ([]bankd.Reader, error) {
+	names, err := l.list()
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	states := make([]scard.ReaderState, len(names))
-	for i, n := range names {
-		states[i].Reader = n
+	states := v.ask(names)
+	err = l.await(states, lookAfter)
+	if errors.Is(err, scard.ErrInvalidParameter) {
+		// There are as many readers as can be: no more can come, and one that goes has news.
+		states = states[:len(names)]
+		err = l.await(states, lookAfter)
 	}
-	if len(states) > 0 && sc.GetStatusChange(states, 0) != nil {
-		return nil
-	}
-	readers := make([]bankd.Reader, 0, len(states))
+	now := make(map[string]known, len(states))
 	for _, s := range states {
-		readers = append(readers, bankd.Reader{
-			Name: s.Reader, Present: s.EventState&scard.StatePresent != 0,
-			ATR: s.Atr, Changes: uint64(s.EventState >> 16),
-		})
+		k := v.known[s.name]
+		switch {
+		case errors.Is(err, scard.ErrTimeout), errors.Is(err, scard.ErrUnknownReader):
+			// Nothing new, or a reader has gone since it was listed: the next look asks for all.
+			k.flags = 0
+		case err != nil:
+			return nil, err
+		case s.flags == 0: // it wasn't asked for
+		case s.flags&scard.StateUnknown != 0:
+			continue
+		default:
+			k.update(s)
+		}
+		now[s.name] = k
 	}
-	return readers
+	v.known = now
+	readers := make([]bankd.Reader, 0, len(names))
+	for _, n := range names {
+		if k, ok := now[n]; ok {
+			readers = append(readers, bankd.Reader{Name: n, Present: k.present, ATR: k.atr, Changes: k.changes})
+		}
+	}
+	return readers, nil
+}
+
+// ask returns the states that one look asks for: those of all readers and of pnp, the last.
+func (v *view) ask(names []string) []state {
+	var mute []int
+	states := make([]state, 0, len(names)+1)
+	for i, n := range append(slices.Clip(names), pnp) {
+		flags := v.known[n].flags
+		if flags&scard.StateMute != 0 {
+			mute = append(mute, i)
+		}
+		states = append(states, state{name: n, flags: flags})
+	}
+	// PC/SC's library stops for 0.4 s at each card without an ATR: more than one at a time would
+	// make all others wait.
+	v.turn++
+	for i, m := range mute {
+		if i != v.turn%len(mute) {
+			states[m].flags |= scard.StateIgnore
+		}
+	}
+	return states
+}
+
+// update takes in what a look has shown.
+func (k *known) update(s state) {
+	k.flags = s.flags &^ scard.StateChanged
+	k.present = s.flags&scard.StatePresent != 0
+	k.atr = nil
+	if k.present && len(s.atr) > 0 {
+		k.atr = s.atr
+	}
+	if s.flags&scard.StateUnavailable == 0 { // else there is no number
+		events := uint16(s.flags >> 16)
+		k.changes += uint64(events - k.events)
+		k.events = events
+	}
 }
