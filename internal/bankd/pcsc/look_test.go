@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//go:build cgo
+
+package pcsc
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ebfe/scard"
+
+	"remsim/internal/bankd"
+)
+
+// A fake is a pcscd, with the contexts of its library, that does what a test wants of it.
+type fake struct {
+	mu     sync.Mutex
+	states []state                  // of the readers
+	news   chan struct{}            // closed and made anew when they change
+	down   bool                     // there is no pcscd
+	most   int                      // how many states await takes; 0: any number
+	busy   bool                     // there is always something new
+	asked  [][]state                // by each await
+	hangs  map[string]chan struct{} // calls that don't return until it is closed
+	open   int                      // contexts that weren't released
+	opened int                      // contexts in all
+}
+
+// change changes what the fake does.
+func (f *fake) change(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+func newFake(states ...state) *fake {
+	return &fake{states: states, news: make(chan struct{}), hangs: map[string]chan struct{}{}}
+}
+
+// call is the begin of each call.
+func (f *fake) call(name string) error {
+	f.mu.Lock()
+	hang, down := f.hangs[name], f.down
+	f.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
+	if down {
+		return scard.ErrNoService
+	}
+	return nil
+}
+
+func (f *fake) openLooker() (looker, error) {
+	f.mu.Lock()
+	f.opened++
+	f.mu.Unlock()
+	if err := f.call("open"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open++
+	return &fakeLooker{fake: f, cancelled: make(chan struct{})}, nil
+}
+
+type fakeLooker struct {
+	*fake
+	cancelled chan struct{}
+}
+
+func (l *fakeLooker) list() (names []string, err error) {
+	if err := l.call("list"); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.states {
+		names = append(names, s.name)
+	}
+	return names, nil
+}
+
+// await does as pcsc-lite: a reader without flags is news, and so are other flags than those known.
+func (l *fakeLooker) await(states []state, d time.Duration) error {
+	l.mu.Lock()
+	l.asked = append(l.asked, slices.Clone(states))
+	l.mu.Unlock()
+	for end := time.After(d); ; {
+		if err := l.call("await"); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		if l.most > 0 && len(states) > l.most {
+			l.mu.Unlock()
+			return scard.ErrInvalidParameter
+		}
+		result, changed := slices.Clone(states), l.busy
+		for i, s := range states {
+			k := slices.IndexFunc(l.states, func(t state) bool { return t.name == s.name })
+			switch {
+			case s.flags&scard.StateIgnore != 0:
+				result[i].flags = 0
+			case s.name == pnp:
+				result[i].flags = scard.StateFlag(len(l.states)) << 16
+				changed = changed || s.flags != 0 && s.flags != result[i].flags
+			case k < 0:
+				l.mu.Unlock()
+				return scard.ErrUnknownReader
+			default:
+				result[i] = l.states[k]
+				changed = changed || s.flags != l.states[k].flags
+			}
+		}
+		news := l.news
+		l.mu.Unlock()
+		if changed {
+			copy(states, result)
+			return nil
+		}
+		select {
+		case <-news:
+		case <-end:
+			return scard.ErrTimeout
+		case <-l.cancelled:
+			return scard.ErrCancelled
+		}
+	}
+}
+
+func (l *fakeLooker) cancel() {
+	l.call("cancel")
+	close(l.cancelled)
+}
+
+func (l *fakeLooker) release() {
+	l.call("release")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+}
+
+const (
+	empty = scard.StateEmpty
+	there = scard.StatePresent
+	mute  = scard.StatePresent | scard.StateMute
+)
+
+func events(n int) scard.StateFlag { return scard.StateFlag(n) << 16 }
+
+// watchFake watches f for the time of a test in a bubble; last returns what was reported last, n how often.
+func watchFake(t *testing.T, f *fake) (last func() []bankd.Reader, n func() int, stop func()) {
+	t.Helper()
+	r := &reports{news: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); newWatcher(f.openLooker, hungAfter, r.add).run(ctx) }()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(func() {
+		stop()
+		synctest.Wait()
+		if f.open != 0 {
+			t.Errorf("%d contexts weren't released", f.open)
+		}
+	})
+	synctest.Wait()
+	return func() []bankd.Reader { synctest.Wait(); return r.list(r.count() - 1) }, func() int { synctest.Wait(); return r.count() }, stop
+}
+
+func expect(t *testing.T, got []bankd.Reader, want ...bankd.Reader) {
+	t.Helper()
+	if got == nil || len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
+		t.Errorf("readers %v, want %v", got, want)
+	}
+}
+
+func TestLook(t *testing.T) {
+	atr := []byte{0x3b, 0x00}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		last, n, _ := watchFake(t, f)
+		time.Sleep(lookAfter)
+		expect(t, last()) // no readers isn't no pcscd
+
+		f.change(func() { f.states = []state{{"a", empty, nil}, {"b", there | events(7), atr}} })
+		time.Sleep(lookAfter + lookPause)
+		expect(t, last(), bankd.Reader{Name: "a"}, bankd.Reader{Name: "b", Present: true, ATR: atr, Changes: 7})
+
+		f.change(func() { f.states[0] = state{"a", there | events(1), atr} })
+		time.Sleep(lookPause)
+		expect(t, last(), bankd.Reader{Name: "a", Present: true, ATR: atr, Changes: 1}, bankd.Reader{Name: "b", Present: true, ATR: atr, Changes: 7})
+
+		// Others may use the card, and nothing happens for long: that is no news.
+		was := n()
+		f.change(func() { f.states[0].flags |= scard.StateInuse })
+		time.Sleep(time.Minute)
+		if n() != was {
+			t.Errorf("%d reports without news", n()-was)
+		}
+
+		// Two events between two looks; the number starts anew; a reader with a fault has none.
+		for _, tt := range []struct {
+			flags scard.StateFlag
+			want  bankd.Reader
+		}{
+			{there | events(3), bankd.Reader{Present: true, ATR: atr, Changes: 3}},
+			{empty | events(65535), bankd.Reader{Changes: 65535}},
+			{there | events(1), bankd.Reader{Present: true, ATR: atr, Changes: 65537}},
+			{scard.StateUnavailable, bankd.Reader{Changes: 65537}},
+			{there | events(1), bankd.Reader{Present: true, ATR: atr, Changes: 65537}},
+			{mute | events(3), bankd.Reader{Present: true, ATR: atr, Changes: 65539}},
+		} {
+			f.change(func() { f.states[0].flags = tt.flags })
+			time.Sleep(lookPause)
+			tt.want.Name = "a"
+			if got := last()[0]; !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("flags %#x: %v, want %v", tt.flags, got, tt.want)
+			}
+		}
+
+		// A reader goes, with its number of changes.
+		f.change(func() { f.states = f.states[1:] })
+		time.Sleep(lookPause)
+		expect(t, last(), bankd.Reader{Name: "b", Present: true, ATR: atr, Changes: 7})
+	})
+}
+
+// A number of events that pcscd begins with isn't compared there.
+func TestLookMissedEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", there, nil})
+		last, _, _ := watchFake(t, f)
+		f.mu.Lock() // without a word
+		f.states[0].flags |= events(2)
+		f.mu.Unlock()
+		time.Sleep(lookAfter + lookPause)
+		expect(t, last(), bankd.Reader{Name: "a", Present: true, Changes: 2})
+	})
+}
+
+// A reader goes after it was listed.
+func TestLookVanished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", empty, nil}, state{"b", empty, nil})
+		hang := make(chan struct{})
+		f.hangs["await"] = hang
+		last, _, _ := watchFake(t, f)
+		f.change(func() { f.states = f.states[:1]; delete(f.hangs, "await") })
+		close(hang)
+		time.Sleep(lookPause)
+		expect(t, last(), bankd.Reader{Name: "a"})
+	})
+}
+
+// With as many readers as its library takes there is no room for the one that tells of others.
+func TestLookFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", empty, nil}, state{"b", empty, nil})
+		f.most = 2
+		last, _, _ := watchFake(t, f)
+		expect(t, last(), bankd.Reader{Name: "a"}, bankd.Reader{Name: "b"})
+		f.change(func() { f.states[1].flags = there | events(1) })
+		time.Sleep(lookPause)
+		expect(t, last(), bankd.Reader{Name: "a"}, bankd.Reader{Name: "b", Present: true, Changes: 1})
+	})
+}
+
+// Of cards without an ATR, each of which costs 0.4 s, one at a time is looked at.
+func TestLookMute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", mute, nil}, state{"b", there, nil}, state{"c", mute, nil}, state{"d", mute, nil})
+		f.busy = true // many looks
+		last, _, _ := watchFake(t, f)
+		f.mu.Lock()
+		f.asked = nil
+		f.mu.Unlock()
+		time.Sleep(9 * lookPause)
+		f.mu.Lock()
+		looked := map[string]int{}
+		for _, states := range f.asked {
+			for _, s := range states {
+				if s.flags&scard.StateIgnore == 0 {
+					looked[s.name]++
+				}
+			}
+		}
+		f.mu.Unlock()
+		if want := map[string]int{"a": 3, "b": 9, "c": 3, "d": 3, pnp: 9}; !reflect.DeepEqual(looked, want) {
+			t.Errorf("looked at %v, want %v", looked, want)
+		}
+		expect(t, last(), bankd.Reader{Name: "a", Present: true}, bankd.Reader{Name: "b", Present: true},
+			bankd.Reader{Name: "c", Present: true}, bankd.Reader{Name: "d", Present: true})
+	})
+}
+
+// A pcscd that has news all the time, or none at all, keeps nobody busy.
+func TestLookPause(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(state{"a", empty, nil})
+			f.busy = busy
+			_, n, _ := watchFake(t, f)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if looks := len(f.asked); looks > int(time.Minute/lookPause)+1 || looks < int(time.Minute/(lookAfter+lookPause)) {
+				t.Errorf("%d looks a minute", looks)
+			}
+			if n() != 1 {
+				t.Errorf("%d reports, want 1", n())
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.down = true
+		last, n, _ := watchFake(t, f)
+		if n() != 1 || last() != nil {
+			t.Errorf("%d reports, the last %v", n(), last())
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		f.mu.Lock()
+		if f.opened > int(time.Minute/reopenAfter)+1 {
+			t.Errorf("%d attempts a minute", f.opened)
+		}
+		f.down = false
+		f.mu.Unlock()
+		time.Sleep(reopenAfter + lookAfter)
+		expect(t, last())
+	})
+}
+
+// Whatever call hangs: there are no readers then, the calls that are made meanwhile are few, Watch ends, and all is well
+// when they return.
+func TestLookHung(t *testing.T) {
+	for _, call := range []string{"open", "list", "await"} {
+		t.Run(call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(state{"a", empty, nil})
+				last, n, _ := watchFake(t, f)
+				expect(t, last(), bankd.Reader{Name: "a"})
+				if call == "open" {
+					f.change(func() { f.down = true })
+					time.Sleep(reopenAfter)
+				}
+				hang := make(chan struct{})
+				f.change(func() { f.down = false; f.hangs[call] = hang })
+				time.Sleep(time.Hour)
+				if last() != nil || n() != 2 {
+					t.Errorf("%d reports, the last %v", n(), last())
+				}
+				f.mu.Lock()
+				if f.opened > 2+maxVisits {
+					t.Errorf("%d contexts", f.opened)
+				}
+				delete(f.hangs, call)
+				f.mu.Unlock()
+				close(hang)
+				time.Sleep(reopenAfter + lookPause)
+				expect(t, last(), bankd.Reader{Name: "a"})
+			})
+		})
+	}
+	t.Run("at the end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(state{"a", empty, nil})
+			_, _, stop := watchFake(t, f)
+			hang := make(chan struct{})
+			f.change(func() { f.hangs["cancel"], f.hangs["await"] = hang, hang })
+			began := time.Now()
+			stop()
+			if d := time.Since(began); d != endWithin {
+				t.Errorf("Watch took %v to end, want %v", d, endWithin)
+			}
+			close(hang)
+		})
+	})
+	t.Run("released late", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(state{"a", empty, nil})
+			_, _, stop := watchFake(t, f)
+			hang := make(chan struct{})
+			f.change(func() { f.hangs["cancel"] = hang })
+			stop()
+			f.mu.Lock()
+			if f.open != 1 {
+				t.Error("a context was released that is being cancelled")
+			}
+			f.mu.Unlock()
+			close(hang)
+		})
+	})
+}
+
+// The end of the context ends a wait at once.
+func TestLookEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", empty, nil})
+		_, n, stop := watchFake(t, f)
+		time.Sleep(lookPause + lookAfter/2)
+		began := time.Now()
+		stop()
+		if d := time.Since(began); d != 0 || n() != 1 {
+			t.Errorf("Watch took %v to end, with %d reports", d, n())
+		}
+	})
+}
