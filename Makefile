@@ -8,10 +8,11 @@ FUZZTIME ?= 1m
 # The version is a constant of the programs, so git isn't asked.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: help build demo test bench lint fuzz install clean
+.PHONY: help build man demo test bench lint fuzz install clean
 
 help:
-	@echo 'make build    the programs, in bin/'
+	@echo 'make build    the programs, in bin/, with their manual pages and completions'
+	@echo 'make man      the manual pages and completions, and doc/manual.md, from the programs'"'"' help'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
 	@echo 'make lint     the checks of style only'
@@ -20,9 +21,10 @@ help:
 	@echo 'make install  what make build has made, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
 
-build:
+build man:
 	@contrib/install-deps build
 	CGO_ENABLED=1 go build -o bin/ ./cmd/...
+	@contrib/manuals
 
 demo:
 	@contrib/install-deps $(if $(PCSC),pcsc,demo)
@@ -52,9 +54,10 @@ fuzz:
 
 # Doesn't build: root often has no Go in its PATH.
 install:
-	@test -x bin/remsim-server || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(DOCDIR)/doc'
+	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
+	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
 	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -20,7 +21,9 @@ import (
 
 func main() {
 	cmd := command()
-	os.Args = append(os.Args[:1], joinWords(cmd.Flags(), os.Args[1:])...)
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "__complete") { // what a shell asks
+		os.Args = append(os.Args[:1], joinWords(cmd.Flags(), os.Args[1:])...)
+	}
 	daemon.Main(cmd)
 }
 
@@ -49,25 +52,26 @@ between them, makes such maps and deletes them.`,
   remsim-apitool -c 23 -o json    client 23, for programs`,
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&o.host, "host", "H", "127.0.0.1", "`HOST` of the server")
+	fs.StringVarP(&o.host, "host", "H", "127.0.0.1", "`HOST` of the server, a name or an address")
 	daemon.Uint16Var(fs, &o.port, "port", "p", 9997, 1, 65535, "port of its REST API")
-	daemon.Uint16Var(fs, &o.port, "rest-port", "P", 9997, 1, 65535, "the same")
+	daemon.Uint16Var(fs, &o.port, "rest-port", "P", 9997, 1, 65535, "the same as --port")
 	fs.BoolVarP(&o.verbose, "verbose", "v", false, "show requests and answers on standard error")
-	fs.StringVarP(&o.output, "output", "o", "table", "table or json, the `FORM` of what is shown")
+	daemon.ChoiceVar(fs, &o.output, "output", "o", "table", []string{"table", "json"}, "tables for people, or JSON")
 
-	o.clients = words{want: "CLIENT or CLIENT:SLOT, numbers 0..1023", parse: clientName}
-	fs.VarP(&o.clients, "show-clients", "c", "`[ID]`: all clients, or this one")
-	o.banks = words{want: "a BANK 0..1023", parse: bankName}
-	fs.VarP(&o.banks, "show-banks", "b", "`[ID]`: all banks, or this one")
-	o.maps = words{want: "BANK:SLOT, numbers 0..1023, or a map's id, BANK x 65536 + SLOT", parse: mapName}
-	fs.VarP(&o.maps, "show-slotmaps", "s", "`[ID]`: all slot maps, or this one")
-	o.create = words{n: 4, want: "BANK SLOT CLIENT SLOT, numbers 0..1023", parse: numbers(4)}
-	fs.VarP(&o.create, "create-slotmap", "m", "map a bank's slot to a client's: BANK SLOT CLIENT SLOT")
-	o.remove = words{n: 2, want: "BANK SLOT, numbers 0..1023", parse: numbers(2)}
-	fs.VarP(&o.remove, "delete-slotmap", "d", "delete the map of a bank's slot: BANK SLOT")
+	o.clients = words{typ: "[ID]", want: "CLIENT or CLIENT:SLOT, numbers 0..1023", parse: clientName}
+	fs.VarP(&o.clients, "show-clients", "c", "all clients, or client 23, or exactly 23:0")
+	o.banks = words{typ: "[ID]", want: "a BANK 0..1023", parse: bankName}
+	fs.VarP(&o.banks, "show-banks", "b", "all banks, or bank 1")
+	o.maps = words{typ: "[ID]", want: "BANK:SLOT, numbers 0..1023, or a map's id, BANK x 65536 + SLOT", parse: mapName}
+	fs.VarP(&o.maps, "show-slotmaps", "s", "all slot maps, or that of bank slot 1:0, or the one with the id 65536, which is bank id x 65536 + slot")
+	o.create = words{n: 4, typ: "BANK SLOT CLIENT SLOT", want: "BANK SLOT CLIENT SLOT, numbers 0..1023", parse: numbers(4)}
+	fs.VarP(&o.create, "create-slotmap", "m", "map a bank's slot to a client's")
+	o.remove = words{n: 2, typ: "BANK SLOT", want: "BANK SLOT, numbers 0..1023", parse: numbers(2)}
+	fs.VarP(&o.remove, "delete-slotmap", "d", "delete the map of a bank's slot")
 	fs.BoolVarP(&o.reset, "reset", "r", false, "delete all maps")
 	fs.BoolVarP(&o.all, "show-all", "a", false, "clients, banks and slot maps (the default)")
 
+	daemon.Manual(cmd, 1, manual)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		action, err := o.action(fs)
 		if err != nil {
@@ -84,9 +88,6 @@ between them, makes such maps and deletes them.`,
 
 // action returns the long name of the option that says what to do.
 func (o *options) action(fs *pflag.FlagSet) (string, error) {
-	if o.output != "table" && o.output != "json" {
-		return "", daemon.Usagef("option -o --output: value %q: want table or json", o.output)
-	}
 	action := ""
 	for _, name := range []string{"show-clients", "show-banks", "show-slotmaps", "create-slotmap", "delete-slotmap", "reset", "show-all"} {
 		f := fs.Lookup(name)

@@ -16,6 +16,7 @@ import (
 // "-c 5" and "-c". pflag knows neither; joinWords makes one argument of them.
 type words struct {
 	n     int    // 0: one or none
+	typ   string // placeholders in the help
 	want  string // what is allowed
 	parse func(string) (text string, nrs []uint16, err error)
 
@@ -45,7 +46,7 @@ func (w *words) Set(s string) error {
 func (w *words) bank() slot.Bank { return slot.Bank{ID: w.nrs[0], Slot: w.nrs[1]} }
 
 func (w *words) String() string { return w.text }
-func (w *words) Type() string   { return strings.Repeat("N ", max(w.n-1, 0)) + "N" }
+func (w *words) Type() string   { return w.typ }
 
 var errWord = errors.New("not such words") // Set says what is wanted
 

@@ -19,6 +19,7 @@ import (
 	"remsim/internal/bankd/pcsc"
 	"remsim/internal/bankd/softsim"
 	"remsim/internal/daemon"
+	"remsim/internal/gsmtap"
 	"remsim/internal/link"
 	"remsim/internal/slot"
 )
@@ -46,14 +47,8 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remsim-bankd",
 		Short: "Give remote clients the use of SIM cards",
-		Long: `Gives remote clients the use of SIM cards in PC/SC readers, or in software. A remsim-server says which
-client uses which slot of the bank; a file of lines "BANK","SLOT","PATTERN" says which reader a slot is: the
-first whose name the pattern, a POSIX extended regular expression, is found in. "softsim:iccid=...,imsi=..." in place
-of the pattern is a card in software.
-
-Readers and cards may come and go at any time. SIGHUP has the file read again: only slots whose
-card is another one then notice; a file with an error changes nothing. SIGUSR1 writes connections,
-slots, readers and goroutines to standard error.`,
+		Long: `Serves the cards in the PC/SC readers of its host, or cards in software, to the clients that
+a remsim-server names. A slots file says which reader a slot of the bank is.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.fill(&cfg); err != nil {
 				return err
@@ -76,22 +71,24 @@ slots, readers and goroutines to standard error.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&o.serverHost, "server-host", "i", "", "`HOST` of the server, its name or address")
+	fs.StringVarP(&o.serverHost, "server-host", "i", "", "`HOST` of the server, a name or an address")
 	cmd.MarkFlagRequired("server-host")
 	daemon.Uint16Var(fs, &o.serverPort, "server-port", "p", 9998, 1, 65535, "port of the server")
 	daemon.Uint16Var(fs, &cfg.BankID, "bank-id", "b", 1, 0, slot.Max, "id of this bank")
-	daemon.Uint16Var(fs, &cfg.NumSlots, "num-slots", "n", 8, 1, slot.Max, "number of its slots")
-	fs.StringVarP(&cfg.Name, "component-name", "N", daemon.HostName(), "`NAME` told to the server, 1 to 32 characters")
+	daemon.Uint16Var(fs, &cfg.NumSlots, "num-slots", "n", 8, 1, slot.Max, "number of its slots, which count from 0")
+	fs.StringVarP(&cfg.Name, "component-name", "N", daemon.HostName(), "`NAME` told to the server, 1 to 32 characters (default the host's)")
+	fs.Lookup("component-name").DefValue = "" // manuals are for all hosts
 	fs.StringVarP(&o.bindIP, "bind-ip", "I", "", "`ADDRESS` to listen on for clients (default all)")
 	daemon.Uint16Var(fs, &o.bindPort, "bind-port", "P", 9999, 0, 65535, "port to listen on for clients; 0: any")
-	fs.StringVar(&o.advertise, "advertise", "", "`ADDR:PORT` that clients are told to connect to (default where the server sees this bankd, port 9999)")
-	daemon.Uint16Var(fs, &o.maxConnections, "max-connections", "", 0, 1, 65535, "connections of clients at a time (default twice the slots and 64)")
+	fs.StringVar(&o.advertise, "advertise", "", "`ADDR:PORT` where clients are told to connect (default where the server sees this bankd, port 9999)")
+	daemon.Uint16Var(fs, &o.maxConnections, "max-connections", "", 0, 1, 65535, "connections of clients at a time (default twice the slots, and 64)")
 	fs.StringVar(&cfg.SlotsFile, "slots-file", "bankd_pcsc_slots.csv", "`FILE` that says which reader a slot is")
 	daemon.DurationVar(fs, &cfg.CardTimeout, "card-timeout", "", 30*time.Second, time.Second, 10*time.Minute, "how long one call to a card may take")
-	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too")
+	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too, not exclusively")
 	cfg.Trace.Flags(fs, "g")
 	daemon.Uint16Var(fs, &o.traceSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only, by --gsmtap-ip and --pcap (default all)")
 	log.Flags(fs, true)
+	daemon.Manual(cmd, 8, manual, gsmtap.Manual, link.Manual)
 	return cmd
 }
 

@@ -10,6 +10,7 @@ import (
 	"remsim/internal/client"
 	"remsim/internal/client/shell"
 	"remsim/internal/daemon"
+	"remsim/internal/gsmtap"
 	"remsim/internal/link"
 )
 
@@ -23,13 +24,9 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remsim-client-shell",
 		Short: "Use a remote SIM from a terminal",
-		Long: `Use a remote SIM from a terminal: each line of standard input is a command TPDU in hex
-(blanks allowed), or a word: RESET, info, select, read, auth; help lists them. Standard output
-shows "SET_ATR: ..." and "R-APDU: ...", also for the commands that a word sends; standard error
-shows everything else. The end of the input ends the program.
-
-A line waits for the answer to the one before, and up to 30 s for a card. On a terminal there is
-a prompt with history, and what ATRs and status words mean is said in words.`,
+		Long: `A client with a terminal in the modem's place: each line of standard input is a command TPDU
+in hex, or a word: RESET, info, select, read, auth; help lists them. Standard output shows ATRs
+and answers, standard error everything else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return shell.Run(cmd.Context(), cfg, shell.Env{
 				Env:      client.Env{Net: link.TCP(), Log: log.Logger(cmd.ErrOrStderr())},
@@ -44,5 +41,6 @@ a prompt with history, and what ATRs and status words mean is said in words.`,
 	cmd.Flags().BoolVar(&cfg.Explain, "explain", false, "say what ATRs and status words mean, as on a terminal")
 	log.Flags(cmd.Flags(), false)
 	daemon.VersionFlag(cmd.Flags(), "v")
+	daemon.Manual(cmd, 1, manual, client.Manual, gsmtap.Manual, link.Manual)
 	return cmd
 }

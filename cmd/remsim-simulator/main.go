@@ -20,9 +20,12 @@ func main() { daemon.Main(command()) }
 func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remsim-simulator",
-		Short: "Test bench without hardware",
+		Short: "Put SIM cards in software into PC/SC readers",
+		Long: `A test bench that needs no hardware: cards in software for a real pcscd. Card I, from 0, has the ICCID
+8988211000000000000 + I, the IMSI 001010000000000 + I, and the keys of 3GPP TS 35.208, test set 1.`,
 	}
 	cmd.AddCommand(cards(), pcscd())
+	daemon.Manual(cmd, 1, manual)
 	return cmd
 }
 
@@ -36,10 +39,8 @@ func cards() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cards",
 		Short: "SIMs in software in the virtual readers of a pcscd",
-		Long: `Puts SIMs in software into the virtual readers (vpcd) of a pcscd, card 0 into the reader at the
-address given, the next ones into those at the ports that follow. Card I has ICCID
-8988211000000000000 + I, IMSI 001010000000000 + I, and the keys of test set 1 of 3GPP
-TS 35.208. Cards come back when pcscd does.`,
+		Long: `Puts cards into the virtual readers (vpcd) of a pcscd, card 0 into the reader at the address given, the
+next ones into those at the ports that follow. Cards come back when pcscd does.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			first, err := resolve(addr)
 			if err != nil {
@@ -54,7 +55,7 @@ TS 35.208. Cards come back when pcscd does.`,
 		},
 	}
 	fs := cmd.Flags()
-	daemon.AddrVar(fs, &addr, "vpcd", "", simulator.Loopback().String(), "address of the first virtual reader")
+	daemon.AddrVar(fs, &addr, "vpcd", "", simulator.Loopback().String(), "the first virtual reader")
 	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
 	log.Flags(fs, false)
 	return cmd
@@ -70,11 +71,11 @@ func pcscd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pcscd",
 		Short: "A private pcscd with SIMs in software, for tests",
-		Long: `Runs a pcscd of its own with virtual readers and the SIMs of "cards" in the first of them, in network,
+		Long: `Runs a pcscd of its own with virtual readers and cards in the first of them, in network,
 mount and PID namespaces of its own (which takes root, or user namespaces), until SIGTERM. When all cards are
 seen it writes one line to standard output:
 
-  PCSCLITE_CSOCK_NAME=PATH
+    PCSCLITE_CSOCK_NAME=PATH
 
 With that in their environment, PC/SC programs use this pcscd. Readers are named "Virtual SIM
 reader A 00 00", "A 00 01", "B 00 00", "B 00 01" and so on.`,
@@ -103,8 +104,8 @@ reader A 00 00", "A 00 01", "B 00 00", "B 00 01" and so on.`,
 	}
 	fs := cmd.Flags()
 	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
-	daemon.Uint16Var(fs, &readers, "readers", "", 0, 0, simulator.MaxCards, "number of readers, 0 for one a card")
-	fs.StringVar(&dir, "dir", "", "existing directory for pcscd's files and socket (a temporary one)")
+	daemon.Uint16Var(fs, &readers, "readers", "", 0, 0, simulator.MaxCards, "number of readers; those beyond the cards are empty (default one a card)")
+	fs.StringVar(&dir, "dir", "", "existing `DIR` for pcscd's files and socket (default a temporary one)")
 	log.Flags(fs, false)
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit statuses of all programs.
@@ -45,6 +46,9 @@ func Main(cmd *cobra.Command) {
 func Execute(ctx context.Context, cmd *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	running := false
 	prepare(cmd, &running)
+	if writeManual(stdout, cmd, args) {
+		return statusOK
+	}
 	// cobra takes the process's arguments for nil ones.
 	cmd.SetArgs(append([]string{}, args...))
 	cmd.SetOut(stdout)
@@ -74,6 +78,11 @@ func prepare(cmd *cobra.Command, running *bool) {
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.Flags().SortFlags = false
 	cmd.SetFlagErrorFunc(flagError)
+	if cmd.Flags().Lookup("help") == nil {
+		cmd.Flags().BoolP("help", "h", false, "show the options")
+		markCommon(cmd.Flags(), "help")
+	}
+	complete(cmd)
 	if !cmd.HasParent() {
 		cmd.Version = Version()
 		cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
@@ -107,6 +116,22 @@ func prepare(cmd *cobra.Command, running *bool) {
 	for _, sub := range cmd.Commands() {
 		prepare(sub, running)
 	}
+}
+
+// complete says what a shell completes: no arguments, and after options the words they take; any string
+// may be a file's name, which is left to the shell.
+func complete(cmd *cobra.Command) {
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" {
+			return
+		}
+		var words []string
+		if v, ok := f.Value.(ranged); ok {
+			words = v.choices()
+		}
+		cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	})
 }
 
 // helpCommand returns the command help, which cobra's own does, too, but for unknown commands.

@@ -179,4 +179,7 @@ func VersionFlag(fs *pflag.FlagSet, short string) {
 		short = ""
 	}
 	fs.BoolP("version", short, false, "say which version this is")
+	if short == "V" {
+		markCommon(fs, "version")
+	}
 }

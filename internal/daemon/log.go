@@ -69,7 +69,7 @@ func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {
 		format: formatDebug,
 		typ:    "CAT,LEVEL:...",
 		want:   wantDebug,
-	}, "debug", "d", "log these categories only: DMAIN DRSPRO DREST DSLOTMAP DBANKDW DLINP DST2 DGSMTAP; without a level: debug")
+	}, "debug", "d", "log these categories only, from this level up, without one from debug up: DMAIN, DRSPRO, DREST, DSLOTMAP, DBANKDW, DLINP, DST2, DGSMTAP")
 	fs.VarP(&value[logrus.Level]{
 		p: &o.level,
 		parse: func(s string) (logrus.Level, error) {
@@ -80,13 +80,16 @@ func (o *LogOptions) Flags(fs *pflag.FlagSet, bankd bool) {
 		format: logrus.Level.String,
 		typ:    "LEVEL",
 		want:   wantLevel,
-	}, "log-level", short, "log from this level up: "+wantLevel)
+		words:  []string{"trace", "debug", "info", "warning", "error", "fatal"},
+	}, "log-level", short, "log from this level up: trace, debug, info, warning, error or fatal")
 	ChoiceVar(fs, &o.format, "log-format", "", formatText, []string{formatText, formatJSON}, "log lines as name=value, or as JSON objects")
 	fs.BoolVarP(&o.noColor, "disable-color", "L", false, "no colours on a terminal")
+	markCommon(fs, "debug", "log-format", "disable-color")
 	if bankd {
-		fs.BoolVarP(&o.timestamp, "timestamp", "T", true, "begin log lines with the time")
+		fs.BoolVarP(&o.timestamp, "timestamp", "T", true, "begin log lines with the time; --timestamp=false: not")
 	} else {
 		o.timestamp = true
+		markCommon(fs, "log-level")
 	}
 }
 

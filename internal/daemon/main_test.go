@@ -143,7 +143,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 const allOptions = "-i --server-host, -p --server-port, -b --bank-id, -s --permit-shared-pcsc, -a --atr, --card-timeout, --rspro-listen, " +
-	"-d --debug, -e --log-level, --log-format, -L --disable-color, -T --timestamp, -V --version, -h --help"
+	"-d --debug, -e --log-level, --log-format, -L --disable-color, -T --timestamp, -h --help, -V --version"
 
 func TestStatus(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -191,6 +191,26 @@ func TestHelpAndVersion(t *testing.T) {
 		_, status, out, errOut := execute(t, run, arg)
 		if status != 0 || out != "remsim-test "+Version()+"\n" || errOut != "" {
 			t.Errorf("%s: status %d, output %q, error %q", arg, status, out, errOut)
+		}
+	}
+}
+
+// A shell gets the words that an option takes, and files only where there may be one.
+func TestCompletion(t *testing.T) {
+	const noFiles, files = ":4\n", ":0\n"
+	for args, want := range map[string]string{
+		"--log-fo":      "--log-format\tlog lines as name=value, or as JSON objects\n" + noFiles,
+		"--log-format ": "text\njson\n" + noFiles,
+		"-e ":           "trace\ndebug\ninfo\nwarning\nerror\nfatal\n" + noFiles,
+		"-p ":           noFiles,
+		"-i ":           files,
+		"":              "--server-host\t`host` of the server\n-i\t`host` of the server\n" + noFiles,
+		"-i h ":         noFiles,
+	} {
+		_, status, out, _ := execute(t, func(context.Context) error { t.Errorf("%q ran", args); return nil },
+			append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if status != 0 || out != want {
+			t.Errorf("%q: status %d, output %q, want %q", args, status, out, want)
 		}
 	}
 }

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package client
+
+import _ "embed"
+
+// Manual are the sections about event scripts in the manuals of programs that have Config.Flags.
+//
+//go:embed manual.md
+var Manual string
