@@ -285,7 +285,7 @@ func (d *bankd) logMoves(moves []move) {
 			log = log.WithField("client", m.user.String())
 		}
 		switch {
-		case m.to.err == ErrNoService, m.to.err == errNotYet: // that is nothing about the slot
+		case !m.served && (m.to.err == ErrNoService || m.to.err == errNotYet): // that is nothing about the slot
 			log.WithError(m.to.err).Debug("no reader")
 		case m.to.err != nil:
 			log.WithError(m.to.err).Warn("no reader")

@@ -279,7 +279,7 @@ func (w *worker) aim() (Slot, error) {
 	case !b.place.present:
 		return Slot{}, fmt.Errorf("reader %q: %w", b.place.name, ErrNoCard)
 	case !b.spec.Software() && s.heldLocked(b.place.name):
-		return Slot{}, fmt.Errorf("reader %q: %w that isn't still another slot's", b.place.name, ErrNoCard)
+		return Slot{}, fmt.Errorf("%w: another slot still holds that of reader %q", ErrNoCard, b.place.name)
 	}
 	spec := *b.spec
 	if !spec.Software() {
