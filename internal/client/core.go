@@ -581,8 +581,8 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 	}
 	m.Data = tpdu
 	c.trace("command", tpdu)
-	if err := s.peer.Send(&m); err != nil {
-		c.abandon(s, x, err)
+	if err := s.peer.Send(&m); err != nil { // the connection is at its end
+		c.abandon(s, x, fmt.Errorf("%w: %w", ErrGone, err))
 	}
 	var a answer
 	select {

@@ -532,6 +532,25 @@ func TestTransmitEndsWithTheSession(t *testing.T) {
 	}
 }
 
+// TestTransmitAtTheEnd sends a command on a connection whose end isn't told yet.
+func TestTransmitAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := reach(t, Operational)
+		b.bankd.end = link.ErrClosed
+		_, err := b.Transmit(t.Context(), selectC)
+		if !errors.Is(err, ErrGone) || !errors.Is(err, link.ErrClosed) {
+			t.Errorf("Transmit: %v, want %v and %v", err, ErrGone, link.ErrClosed)
+		}
+		// The next command waits until it is told, so that nobody tries again and again.
+		next := b.transmit(t.Context(), selectC)
+		if len(next) > 0 {
+			t.Errorf("next command: %v", (<-next).err)
+		}
+		b.bankdDown(b.target)
+		(<-next).check(t, nil, ErrNoCard)
+	})
+}
+
 // A late answer never becomes that of the next command.
 func TestAnswerAfterTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -66,9 +66,13 @@ func (r recorder) ResetModem(context.Context) { r.add("ResetModem") }
 type fakePeer struct {
 	journal
 	pong chan bool // results of Probe
+	end  error     // of the connection: nothing more can be sent
 }
 
 func (p *fakePeer) Send(m rspro.Message) error {
+	if p.end != nil {
+		return p.end
+	}
 	switch m := m.(type) {
 	case *rspro.TpduModemToCard:
 		p.add("tpdu(%v>%v,%x)", m.From, m.To, m.Data)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"remsim/internal/client"
-	"remsim/internal/link"
 	"remsim/internal/slot"
 )
 
@@ -80,7 +79,7 @@ func (w *world) programs() []*program {
 }
 
 // losses are how commands may fail when a bankd, a map or a line goes.
-var losses = []error{client.ErrNoCard, client.ErrGone, link.ErrClosed}
+var losses = []error{client.ErrNoCard, client.ErrGone}
 
 // busy sends commands of a client, whatever becomes of them, until stop is closed; it returns how
 // many were answered.
