@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-// Package daemon is what every program has: exit status, signals, version, flag
+// Package daemon is what every program has: exit status, signals, version, manual, flag
 // values with ranges, logging.
 package daemon
 
