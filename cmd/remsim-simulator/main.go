@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"remsim/internal/daemon"
 	"remsim/internal/simulator"
@@ -22,7 +23,13 @@ func command() *cobra.Command {
 		Use:   "remsim-simulator",
 		Short: "Put SIM cards in software into PC/SC readers",
 		Long: `A test bench that needs no hardware: cards in software for a real pcscd. Card I, from 0, has the ICCID
-8988211000000000000 + I, the IMSI 001010000000000 + I, and the keys of 3GPP TS 35.208, test set 1.`,
+8988211000000000000 + I, the IMSI 001010000000000 + I, and the keys of 3GPP TS 35.208, test set 1.
+
+With --control, cards and pcscd obey commands, one a line, on standard input:
+
+` + simulator.Commands + `
+Each is answered by one line on standard output: "ok" and the command, or "error" and what is wrong. Empty lines and those
+that begin with # are not. The cards stay when the input ends.`,
 	}
 	cmd.AddCommand(cards(), pcscd())
 	daemon.Manual(cmd, 1, manual)
@@ -35,6 +42,7 @@ func cards() *cobra.Command {
 		log   daemon.LogOptions
 		addr  string
 		count uint16
+		ctl   bool
 	)
 	cmd := &cobra.Command{
 		Use:   "cards",
@@ -49,14 +57,15 @@ next ones into those at the ports that follow. Cards come back when pcscd does.`
 			if int(first.Port())+int(count)-1 > 65535 {
 				return daemon.Usagef("--vpcd %s with --count %d: want ports up to 65535", addr, count)
 			}
-			return simulator.Cards(cmd.Context(), simulator.Config{
+			return simulator.Cards(cmd.Context(), control(cmd, ctl, simulator.Config{
 				Addr: first, Count: int(count), Log: log.Logger(cmd.ErrOrStderr()),
-			})
+			}))
 		},
 	}
 	fs := cmd.Flags()
 	daemon.AddrVar(fs, &addr, "vpcd", "", simulator.Loopback().String(), "the first virtual reader")
 	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
+	controlVar(fs, &ctl)
 	log.Flags(fs, false)
 	return cmd
 }
@@ -67,6 +76,7 @@ func pcscd() *cobra.Command {
 		log            daemon.LogOptions
 		dir            string
 		count, readers uint16
+		ctl            bool
 	)
 	cmd := &cobra.Command{
 		Use:   "pcscd",
@@ -88,9 +98,9 @@ reader A 00 00", "A 00 01", "B 00 00", "B 00 01" and so on.`,
 			}
 			var failed error
 			status, err := simulator.Isolate(cmd.Context(), dir, func(run string) int {
-				failed = simulator.Bench(cmd.Context(), run, int(readers), simulator.Config{
+				failed = simulator.Bench(cmd.Context(), run, int(readers), control(cmd, ctl, simulator.Config{
 					Count: int(count), Log: log.Logger(cmd.ErrOrStderr()),
-				}, cmd.OutOrStdout())
+				}), cmd.OutOrStdout())
 				return 0
 			})
 			if err != nil {
@@ -106,8 +116,21 @@ reader A 00 00", "A 00 01", "B 00 00", "B 00 01" and so on.`,
 	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
 	daemon.Uint16Var(fs, &readers, "readers", "", 0, 0, simulator.MaxCards, "number of readers; those beyond the cards are empty (default one a card)")
 	fs.StringVar(&dir, "dir", "", "existing `DIR` for pcscd's files and socket (default a temporary one)")
+	controlVar(fs, &ctl)
 	log.Flags(fs, false)
 	return cmd
+}
+
+func controlVar(fs *pflag.FlagSet, on *bool) {
+	fs.BoolVar(on, "control", false, "obey commands on standard input (see remsim-simulator --help)")
+}
+
+// control returns c, with the commands of standard input if they are wanted.
+func control(cmd *cobra.Command, on bool, c simulator.Config) simulator.Config {
+	if on {
+		c.Control, c.Answers = cmd.InOrStdin(), cmd.OutOrStdout()
+	}
+	return c
 }
 
 // resolve looks up a HOST:PORT; without a host it means this one.

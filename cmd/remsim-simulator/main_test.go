@@ -73,10 +73,22 @@ func TestUnknownHost(t *testing.T) {
 // start starts the program and returns it with its output's lines.
 func start(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
+	cmd := program(args...)
+	return cmd, run(t, cmd)
+}
+
+// program is the program with these arguments.
+func program(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), programEnv+"=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// run starts cmd and returns its output's lines.
+func run(t *testing.T, cmd *exec.Cmd) *bufio.Scanner {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +97,7 @@ func start(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _, _ = io.Copy(io.Discard, out); _ = cmd.Wait() })
-	return cmd, bufio.NewScanner(out)
+	return bufio.NewScanner(out)
 }
 
 // socket reads where the pcscd of the program is.
@@ -155,5 +167,54 @@ func TestPCSCDLongPath(t *testing.T) {
 	var exit *exec.ExitError
 	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("%v, want status 1", err)
+	}
+}
+
+// Cards and pcscd do what standard input says.
+func TestControl(t *testing.T) {
+	cmd := program("pcscd", "--count", "3", "--control")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := run(t, cmd)
+	path := socket(t, lines)
+	obey := func(line, want string) {
+		t.Helper()
+		if _, err := io.WriteString(in, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if !lines.Scan() || lines.Text() != want {
+			t.Errorf("%q: %q, want %q", line, lines.Text(), want)
+		}
+	}
+	for _, how := range []string{"kill", "stop"} {
+		obey("pcscd continue", "ok pcscd continue")
+		obey("pcscd start", "error pcscd is running")
+		if how == "stop" {
+			obey("pcscd stop", "ok pcscd stop")
+		}
+		obey("pcscd kill", "ok pcscd kill")
+		if alive(path) {
+			t.Error("pcscd is alive")
+		}
+		obey("pcscd stop", "error pcscd isn't running")
+		obey("pcscd start 4", "ok pcscd start 4")
+		if !alive(path) {
+			t.Error("pcscd doesn't take connections")
+		}
+	}
+	obey("pull 2", "ok pull 2")
+	obey("insert 2", "ok insert 2")
+	obey("swap 0", "ok swap 0 iccid=8988211000000000100 imsi=001010000000100")
+	obey("pull 3", `error pull: card "3": want 0..2`)
+	obey("pcscd stop", "ok pcscd stop")
+	// It ends in order also when pcscd hangs, and when there are no more commands.
+	in.Close()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
 	}
 }

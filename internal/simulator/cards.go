@@ -7,6 +7,7 @@ package simulator
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -23,15 +24,23 @@ const VPCDPort = 35963
 // MaxCards is the number of readers that one pcscd serves (before its version 2.5).
 const MaxCards = 16
 
+// swapStep is what the number of a card grows by when it is swapped.
+const swapStep = 100
+
 // Config says which cards there are.
 type Config struct {
 	Addr  netip.AddrPort // of the first reader; card i is put into the reader at the i-th port from there
 	Count int            // number of cards, 1..MaxCards
-	// Card makes card i, from 0; nil for softsims of Profile(i).
+	// Card makes card i, from 0; nil for softsims of Profile(i). Those that are put in in place of card i by a swap
+	// are i+100, i+200 and so on.
 	Card func(i int) bankd.Card
 	// Ready is called once, when pcscd has seen all cards. May be nil.
 	Ready func()
-	Log   *logrus.Logger
+	// Control has commands, one a line (see Commands), each of which gets one line in Answers: ok or error,
+	// followed by what there is to say. nil: there are none. It may end before the cards do.
+	Control io.Reader
+	Answers io.Writer
+	Log     *logrus.Logger
 }
 
 // Profile returns who card i of a simulator is, from 0: ICCID 8988211000000000000 + i, IMSI
@@ -45,24 +54,23 @@ func Profile(i int) softsim.Profile {
 	return p
 }
 
-// Cards keeps cards in virtual readers until ctx ends, and returns its error. Where no pcscd is
+// Cards keeps cards in virtual readers until ctx ends, and returns its cause. Where no pcscd is
 // there, or goes away, they wait for the next one.
-func Cards(ctx context.Context, c Config) error {
+func Cards(ctx context.Context, c Config) error { return cards(ctx, c, nil) }
+
+// cards is Cards with control of a pcscd that was started for it, nil for none, which must not end by itself.
+func cards(ctx context.Context, c Config, p *service) error {
 	if c.Count < 1 || c.Count > MaxCards || int(c.Addr.Port())+c.Count-1 > 65535 {
 		return fmt.Errorf("simulator: %d cards from port %d: want 1..%d cards and ports up to 65535", c.Count, c.Addr.Port(), MaxCards)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var run, seen sync.WaitGroup
+	b := bench{config: c, service: p, swaps: make([]int, c.Count)}
 	for i := range c.Count {
-		log := c.Log.WithFields(logrus.Fields{"cat": "DMAIN", "card": strconv.Itoa(i)})
-		var card bankd.Card
-		if c.Card != nil {
-			card = c.Card(i)
-		} else {
-			p := Profile(i)
-			card = softsim.New(p)
-			log = log.WithFields(logrus.Fields{"iccid": p.ICCID, "imsi": p.IMSI})
-		}
+		card, _, log := c.card(i, 0)
 		s := NewSeat(netip.AddrPortFrom(c.Addr.Addr(), c.Addr.Port()+uint16(i)), card, log)
+		b.seats = append(b.seats, s)
 		run.Go(func() { s.Run(ctx) })
 		seen.Go(func() {
 			select {
@@ -71,10 +79,26 @@ func Cards(ctx context.Context, c Config) error {
 			}
 		})
 	}
+	run.Go(func() {
+		if err := b.run(ctx); err != nil {
+			cancel(err)
+		}
+	})
 	seen.Wait()
 	if ctx.Err() == nil && c.Ready != nil {
 		c.Ready()
 	}
 	run.Wait()
 	return context.Cause(ctx)
+}
+
+// card makes the card that is in seat i after it was swapped n times, and says who it is.
+func (c Config) card(i, n int) (card bankd.Card, who string, log *logrus.Entry) {
+	log = c.Log.WithFields(logrus.Fields{"cat": "DMAIN", "card": strconv.Itoa(i)})
+	number := i + n*swapStep
+	if c.Card != nil {
+		return c.Card(number), "", log
+	}
+	p := Profile(number)
+	return softsim.New(p), fmt.Sprintf("iccid=%s imsi=%s", p.ICCID, p.IMSI), log.WithFields(logrus.Fields{"iccid": p.ICCID, "imsi": p.IMSI})
 }

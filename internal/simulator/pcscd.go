@@ -145,6 +145,7 @@ func (p *PCSCD) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) 
 // Stop ends pcscd in order, or after 5 s by force, and returns when it has ended.
 func (p *PCSCD) Stop() {
 	_ = p.Signal(syscall.SIGTERM) // fails when it has ended
+	_ = p.Signal(syscall.SIGCONT) // it may have been stopped
 	select {
 	case <-p.done:
 	case <-time.After(5 * time.Second):

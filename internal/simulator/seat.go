@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -23,23 +24,38 @@ import (
 // retry is the pause before a reader that isn't there is called again.
 const retry = 100 * time.Millisecond
 
-// A Seat is the place of one card in front of one virtual reader: the card can be put in and pulled.
-// It begins with the card put in.
+// A Fault is what a card does with commands in place of answering them. It goes on being reset as if nothing were wrong.
+type Fault uint8
+
+const (
+	None  Fault = iota // it answers
+	Hang               // it answers when the fault has ended, not before
+	Mute               // it gives no answer, and the reader knows that none comes
+	Short              // it answers with one byte
+	Long               // it answers with 300 bytes, more than any card can
+)
+
+// A Seat is the place of one card in front of one virtual reader: the card can be put in and pulled,
+// swapped for another one, and go wrong. It begins with the card put in. Its methods may be called by several goroutines.
 type Seat struct {
 	addr netip.AddrPort
-	card bankd.Card
-	log  *logrus.Entry
 	seen chan struct{} // closed when a reader has asked for the ATR
 
 	mu    sync.Mutex
+	card  bankd.Card // used by serve, which takes it when it begins
+	log   *logrus.Entry
+	fault Fault
+	atr   []byte        // to be told in place of the card's; nil: the card's
 	out   bool          // the card was pulled
 	conn  net.Conn      // to the reader, nil without one
+	held  bool          // conn has a command that waits for the end of Hang
 	moved chan struct{} // closed and made anew when out changes
 
 	once sync.Once // closes seen
+	next net.Conn  // the reader's next connection, already made; of Run
 }
 
-// NewSeat makes the seat of a card at the reader that listens on addr. The card is used by Run only.
+// NewSeat makes the seat of a card at the reader that listens on addr.
 func NewSeat(addr netip.AddrPort, card bankd.Card, log *logrus.Entry) *Seat {
 	return &Seat{addr: addr, card: card, log: log.WithField("reader", addr), seen: make(chan struct{}), moved: make(chan struct{})}
 }
@@ -68,6 +84,35 @@ func (s *Seat) move(out bool) {
 	}
 }
 
+// Swap puts another card in, one without faults, where the old one was. A pcscd that looks each 0.4 s sees an empty reader
+// between for sure only if the old one was pulled 1 s before.
+func (s *Seat) Swap(card bankd.Card, log *logrus.Entry) {
+	s.Pull()
+	s.mu.Lock()
+	s.card, s.log = card, log.WithField("reader", s.addr)
+	s.fault, s.atr = None, nil
+	s.mu.Unlock()
+	s.Insert()
+}
+
+// SetFault makes the card go wrong, or answer again.
+func (s *Seat) SetFault(f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
+	if s.held {
+		_ = s.conn.SetReadDeadline(time.Unix(0, 0)) // fails when it is closed
+	}
+}
+
+// SetATR sets what the card says at each reset from now on; nil for its own ATR. An empty one means an
+// empty reader to vpcd.
+func (s *Seat) SetATR(atr []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.atr = atr
+}
+
 // state returns whether the card is pulled, and what is closed when that changes.
 func (s *Seat) state() (out bool, moved <-chan struct{}) {
 	s.mu.Lock()
@@ -75,13 +120,23 @@ func (s *Seat) state() (out bool, moved <-chan struct{}) {
 	return s.out, s.moved
 }
 
-// connected notes the connection to the reader, or that there is none, and reports whether the
-// card may use it.
-func (s *Seat) connected(conn net.Conn) bool {
+// wrong returns what is wrong with the card.
+func (s *Seat) wrong() (Fault, []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn = conn
-	return !s.out
+	return s.fault, s.atr
+}
+
+// connected notes the connection to the reader, or that there is none, and returns the card that
+// may use it, nil for none.
+func (s *Seat) connected(conn net.Conn) (bankd.Card, *logrus.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn, s.held = conn, false
+	if s.out {
+		return nil, s.log
+	}
+	return s.card, s.log
 }
 
 // Run keeps the card in the reader, while it isn't pulled, until ctx ends.
@@ -89,15 +144,20 @@ func (s *Seat) Run(ctx context.Context) {
 	missed := false // an attempt has failed since the last connection
 	for ctx.Err() == nil {
 		out, moved := s.state()
+		if out {
+			s.leave()
+		}
 		var pause <-chan time.Time // for ever: until the card moves
 		if !out {
-			found, err := s.connect(ctx)
+			found, log, err := s.connect(ctx)
 			switch {
 			case ctx.Err() != nil:
+			case s.next != nil: // a mute card stays where it is
+				continue
 			case found:
-				s.log.WithError(err).Info("card disconnected")
+				log.WithError(err).Info("card disconnected")
 			case !missed:
-				s.log.WithError(err).Info("no virtual reader there, waiting for one")
+				log.WithError(err).Info("no virtual reader there, waiting for one")
 			}
 			missed = !found
 			pause = time.After(retry)
@@ -108,23 +168,41 @@ func (s *Seat) Run(ctx context.Context) {
 		case <-pause:
 		}
 	}
+	s.leave()
+}
+
+// leave gives up the next connection.
+func (s *Seat) leave() {
+	if s.next != nil {
+		s.next.Close()
+		s.next = nil
+	}
 }
 
 // connect calls the reader and serves it until ctx or the connection ends.
-func (s *Seat) connect(ctx context.Context) (found bool, err error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", s.addr.String())
-	if err != nil {
-		return false, err
+func (s *Seat) connect(ctx context.Context) (found bool, log *logrus.Entry, err error) {
+	nc := s.next
+	if s.next = nil; nc == nil {
+		if nc, err = s.dial(ctx); err != nil {
+			_, log = s.connected(nil)
+			return false, log, err
+		}
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	card, log := s.connected(nc)
 	defer s.connected(nil)
-	if !s.connected(nc) {
-		return true, errors.New("pulled before it was there")
+	if card == nil {
+		return true, log, errors.New("pulled before it was there")
 	}
-	s.log.Info("card connected")
-	return true, s.serve(nc.(*net.TCPConn))
+	log.Info("card connected")
+	err = s.serve(ctx, nc.(*net.TCPConn), card, log)
+	return true, log, err
+}
+
+func (s *Seat) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", s.addr.String())
 }
 
 // Messages of one byte from vpcd; all others are commands. A message is preceded by its length in two
@@ -137,7 +215,7 @@ const (
 )
 
 // serve answers a reader until the connection ends.
-func (s *Seat) serve(nc *net.TCPConn) error {
+func (s *Seat) serve(ctx context.Context, nc *net.TCPConn, card bankd.Card, log *logrus.Entry) error {
 	raw, err := nc.SyscallConn()
 	if err != nil {
 		return err
@@ -146,7 +224,7 @@ func (s *Seat) serve(nc *net.TCPConn) error {
 	var (
 		head [2]byte
 		msg  = make([]byte, 1<<16)
-		out  = make([]byte, 2, 2+258)
+		out  = make([]byte, 2, 2+300)
 	)
 	for {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -158,18 +236,32 @@ func (s *Seat) serve(nc *net.TCPConn) error {
 		}
 		out = out[:2]
 		if len(msg) != 1 {
-			if out, err = s.transmit(msg, out); err != nil {
+			if err := s.hold(nc, r); err != nil {
 				return err
+			}
+			switch fault, _ := s.wrong(); fault {
+			case Mute:
+				return s.mute(ctx, nc)
+			case Short:
+				out = append(out, 0x90)
+			case Long:
+				out = append(out, make([]byte, 300)...)
+			default:
+				out = transmit(card, msg, out, log)
 			}
 		} else {
 			switch msg[0] {
 			case powerOn, warmReset:
-				if err := s.card.Reset(msg[0] == powerOn); err != nil {
+				if err := card.Reset(msg[0] == powerOn); err != nil {
 					return fmt.Errorf("reset: %w", err)
 				}
 				continue
 			case atrWanted:
-				out = append(out, s.card.ATR()...)
+				_, atr := s.wrong()
+				if atr == nil {
+					atr = card.ATR()
+				}
+				out = append(out, atr...)
 			default: // powerOff changes nothing, the rest isn't known
 				continue
 			}
@@ -185,13 +277,51 @@ func (s *Seat) serve(nc *net.TCPConn) error {
 }
 
 // transmit appends the card's answer to a command to out.
-func (s *Seat) transmit(cmd, out []byte) ([]byte, error) {
-	resp, err := s.card.Transmit(cmd, out[2:2])
+func transmit(card bankd.Card, cmd, out []byte, log *logrus.Entry) []byte {
+	resp, err := card.Transmit(cmd, out[2:2])
 	if err != nil {
-		s.log.WithError(err).Warn("command refused")
+		log.WithError(err).Warn("command refused")
 		resp = []byte{0x67, 0x00} // wrong length: what else can be wrong with a command
 	}
-	return append(out, resp...), nil
+	return append(out, resp...)
+}
+
+// hold returns when the card doesn't hang, or the connection has ended. The reader sends nothing meanwhile.
+func (s *Seat) hold(nc *net.TCPConn, r *bufio.Reader) error {
+	for s.holding(nc) {
+		switch _, err := r.Peek(1); {
+		case err == nil:
+			return errors.New("the reader doesn't wait for the answer")
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("in a command: %w", err)
+		}
+	}
+	return nil
+}
+
+// holding reports whether the card hangs. Until it is called again, the end of that ends a read of nc.
+func (s *Seat) holding(nc *net.TCPConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = s.fault == Hang
+	_ = nc.SetReadDeadline(time.Time{}) // fails when it is closed
+	return s.held
+}
+
+var errMute = errors.New("the card is mute")
+
+// mute tells the reader that there is no answer. vpcd takes the card for gone then; with a connection that waits already, it
+// finds it there when it looks again.
+func (s *Seat) mute(ctx context.Context, nc *net.TCPConn) error {
+	next, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	s.next = next
+	if _, err := nc.Write([]byte{0, 0}); err != nil {
+		return err
+	}
+	return errMute
 }
 
 // A quickReader reads with acknowledgements sent at once. vpcd writes length and message with one

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -206,6 +207,134 @@ func TestSeatPull(t *testing.T) {
 	accept(t, ln).ask(atrWanted)
 }
 
+// A card in the seat answers commands with its ICCID.
+func iccid(r *reader) string {
+	r.ask(0xa0, 0xa4, 0, 0, 2, 0x2f, 0xe2)
+	return r.ask(0xa0, 0xb0, 0, 0, 10)
+}
+
+func TestSeatSwap(t *testing.T) {
+	ln, addr := listen(t, "127.0.0.1:0")
+	log := logrus.NewEntry(quiet())
+	s := NewSeat(addr, softsim.New(Profile(0)), log)
+	run(t, s.Run)
+	for i := range 10 {
+		r := accept(t, ln)
+		if got, want := iccid(r), fmt.Sprintf("988812010000000000f%d9000", i); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		s.SetFault(Mute)
+		s.SetATR([]byte{1})
+		s.Swap(softsim.New(Profile(i+1)), log)
+		r.gone()
+	}
+}
+
+func TestSeatFaults(t *testing.T) {
+	ln, addr := listen(t, "127.0.0.1:0")
+	card := softsim.New(Profile(0))
+	s := NewSeat(addr, card, logrus.NewEntry(quiet()))
+	run(t, s.Run)
+	r := accept(t, ln)
+	good := iccid(r)
+	for _, tt := range []struct {
+		fault Fault
+		want  string
+	}{
+		{Short, "90"}, {Long, strings.Repeat("00", 300)}, {None, good},
+	} {
+		s.SetFault(tt.fault)
+		if got := iccid(r); got != tt.want {
+			t.Errorf("fault %d: %s, want %s", tt.fault, got, tt.want)
+		}
+	}
+	for _, atr := range []string{strings.Repeat("3b", 40), "3b", hex.EncodeToString(card.ATR())} {
+		odd, _ := hex.DecodeString(atr)
+		s.SetATR(odd)
+		if got := r.ask(atrWanted); got != atr {
+			t.Errorf("ATR %s, want %s", got, atr)
+		}
+	}
+	s.SetATR(nil)
+	if got := r.ask(atrWanted); got != hex.EncodeToString(card.ATR()) {
+		t.Errorf("ATR %s", got)
+	}
+}
+
+// A mute card waits with its next connection when the reader hears that there is no answer.
+func TestSeatMute(t *testing.T) {
+	ln, addr := listen(t, "127.0.0.1:0")
+	s := NewSeat(addr, softsim.New(Profile(0)), logrus.NewEntry(quiet()))
+	s.SetFault(Mute)
+	run(t, s.Run)
+	for range 3 {
+		r := accept(t, ln)
+		r.ask(atrWanted)
+		if got := r.ask(0xa0, 0xf2, 0, 0, 0x17); got != "" {
+			t.Errorf("answer %s", got)
+		}
+		r.gone()
+	}
+	// Pulled then, it doesn't wait any longer.
+	r := accept(t, ln)
+	r.ask(0xa0, 0xf2, 0, 0, 0x17)
+	s.Pull()
+	accept(t, ln).gone()
+	s.SetFault(None)
+	s.Insert()
+	iccid(accept(t, ln))
+}
+
+func TestSeatHang(t *testing.T) {
+	ln, addr := listen(t, "127.0.0.1:0")
+	s := NewSeat(addr, softsim.New(Profile(0)), logrus.NewEntry(quiet()))
+	run(t, s.Run)
+	r := accept(t, ln)
+	for _, tt := range []struct {
+		fault Fault
+		want  string
+	}{
+		{None, "9f0f"}, {Short, "90"}, {None, "9f0f"},
+	} {
+		s.SetFault(Hang)
+		r.ask(atrWanted) // is told as ever
+		r.send(0xa0, 0xa4, 0, 0, 2, 0x2f, 0xe2)
+		r.silent()
+		s.SetFault(Hang) // it goes on
+		r.silent()
+		s.SetFault(tt.fault)
+		if got := r.read(); got != tt.want {
+			t.Errorf("late answer %s, want %s", got, tt.want)
+		}
+	}
+	// One that hangs can be pulled, is there again for the next pcscd, and ends with Run.
+	s.SetFault(Hang)
+	for range 2 {
+		r.send(0xa0, 0xa4, 0, 0, 2, 0x2f, 0xe2)
+		r.silent()
+		s.Pull()
+		r.gone()
+		s.SetFault(Hang)
+		s.Insert()
+		r = accept(t, ln)
+		r.send(0xa0, 0xa4, 0, 0, 2, 0x2f, 0xe2)
+		r.silent()
+		r.nc.Close()
+		r = accept(t, ln)
+	}
+	r.send(0xa0, 0xa4, 0, 0, 2, 0x2f, 0xe2)
+	r.silent()
+}
+
+// silent wants no answer for a moment.
+func (r *reader) silent() {
+	r.t.Helper()
+	_ = r.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, err := r.nc.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		r.t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
 // A card waits for a pcscd, and comes back when one comes back.
 func TestSeatRetry(t *testing.T) {
 	ln, addr := listen(t, "127.0.0.1:0")
@@ -221,10 +350,9 @@ func TestSeatRetry(t *testing.T) {
 	}
 }
 
-func TestCards(t *testing.T) {
-	// Ports in a row: those of a first that is free.
-	var lns []net.Listener
-	var first netip.AddrPort
+// listenRow listens on three ports in a row.
+func listenRow(t *testing.T) (first netip.AddrPort, lns []net.Listener) {
+	t.Helper()
 	for try := 0; len(lns) < 3; try++ {
 		if try == 50 {
 			t.Fatal("no three free ports in a row")
@@ -244,6 +372,11 @@ func TestCards(t *testing.T) {
 			lns = append(lns, ln)
 		}
 	}
+	return first, lns
+}
+
+func TestCards(t *testing.T) {
+	first, lns := listenRow(t)
 	ready := make(chan struct{})
 	var log strings.Builder
 	logger := logrus.New()

@@ -89,7 +89,8 @@ func (l *fakeLooker) list() (names []string, err error) {
 	return names, nil
 }
 
-// await does as pcsc-lite: a reader without flags is news, and so are other flags than those known.
+// await does as pcsc-lite: a reader without flags is news, and so are other flags than those known; a number
+// of events isn't compared with 0.
 func (l *fakeLooker) await(states []state, d time.Duration) error {
 	l.mu.Lock()
 	l.asked = append(l.asked, slices.Clone(states))
@@ -117,7 +118,11 @@ func (l *fakeLooker) await(states []state, d time.Duration) error {
 				return scard.ErrUnknownReader
 			default:
 				result[i] = l.states[k]
-				changed = changed || s.flags != l.states[k].flags
+				is := result[i].flags
+				if s.flags != 0 && s.flags>>16 == 0 {
+					is &= 0xffff
+				}
+				changed = changed || s.flags != is
 			}
 		}
 		news := l.news
