@@ -171,7 +171,7 @@ func (c *Caller) attempt(ctx context.Context, log *logrus.Entry) (accepted bool,
 		Identity: c.Identity,
 		Handle: func(conn *Conn, p rspro.PDU) {
 			if !accepted {
-				log.WithField("message", p.Msg.Choice()).Warn("message before the connect response ignored")
+				conn.Stray(p, "before the connect response")
 				return
 			}
 			if c.Handle != nil {

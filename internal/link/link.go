@@ -47,6 +47,7 @@ var (
 	ErrQueueFull = errors.New("link: peer doesn't keep up: 256 KiB wait to be sent")
 	ErrStalled   = errors.New("link: peer took nothing for 10s")
 	ErrVersion   = errors.New("link: unsupported protocol version")
+	ErrStrays    = errors.New("link: 100 messages out of place within a minute")
 )
 
 // Options say how a Conn behaves.
@@ -90,6 +91,8 @@ type Conn struct {
 	probes  []*probe
 	waiting bool        // a PING was sent and no PONG came yet
 	alive   *time.Timer // next PING or the end of the wait for a PONG; nil before Run
+	strays  quota       // messages out of place
+	lines   quota       // of Quota
 
 	timers sync.WaitGroup // one for each callback of a timer that may still run
 }
@@ -163,7 +166,9 @@ func (c *Conn) Run(ctx context.Context) error {
 	calls, probes := c.calls, c.probes
 	c.calls, c.probes = nil, nil
 	c.alive.Stop()
+	lines := c.lines.n
 	c.mu.Unlock()
+	c.leftOut(lines)
 
 	for _, p := range probes {
 		c.disarm(p.timer)
@@ -265,11 +270,11 @@ func (c *Conn) pdu(b []byte) error {
 	}
 	switch m := p.Msg.(type) {
 	case *rspro.Unknown:
-		c.Log().WithField("message", m.Choice()).Info("unknown message passed over")
+		// Later editions of the protocol may have it: no fault.
+		c.Quota(nil).WithField("message", m.Choice()).Info("unknown message passed over")
 	case rspro.Response:
 		if !c.response(p) {
-			c.Log().WithFields(logrus.Fields{"message": m.Choice(), "tag": p.Tag, "result": m.ResultCode()}).
-				Warn("response to no request of ours ignored")
+			c.Stray(p, "no request of ours waits for it ("+m.ResultCode().String()+")")
 		}
 	default:
 		if c.o.Handle != nil {
