@@ -124,8 +124,8 @@ func Parse(s string) (Profile, error) {
 	for part := range strings.SplitSeq(rest, ",") {
 		name, value, ok := strings.Cut(part, "=")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if !ok {
-			return p, fmt.Errorf("softsim: option %q: want NAME=VALUE", part)
+		if !ok { // it may be a key whose name was forgotten
+			return p, fmt.Errorf("softsim: option %d: %d characters without a =: want NAME=VALUE", len(names)+1, len(name))
 		}
 		if slices.Contains(names, name) {
 			return p, fmt.Errorf("softsim: option %s is given twice", name)
@@ -328,7 +328,7 @@ func pieces(d *json.Decoder) (pieces [][]byte, err error) {
 		case string:
 			b, err := hex.DecodeString(v)
 			if err != nil {
-				return nil, fmt.Errorf("%q: want an even number of hex digits", v)
+				return nil, fmt.Errorf("value of %d characters: want an even number of hex digits", len(v))
 			}
 			if pieces = append(pieces, b); !list {
 				return pieces, nil

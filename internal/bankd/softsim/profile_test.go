@@ -46,7 +46,7 @@ func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"", `profile "": want softsim:iccid=…,imsi=… or softsim:file=…`},
 		{"Reader 1", `profile "Reader 1": want softsim:`},
-		{"softsim:", `option "": want NAME=VALUE`},
+		{"softsim:", "option 1: 0 characters without a =: want NAME=VALUE"},
 		{"softsim:iccid=8988211000000000001", "imsi: missing; want 6..15 digits"},
 		{"softsim:imsi=001010000000001", "iccid: missing; want 18..20 digits"},
 		{"softsim:iccid=89882110000000001,imsi=001010000000001", `iccid: "89882110000000001": want 18..20 digits`},
@@ -61,7 +61,7 @@ func TestParseErrors(t *testing.T) {
 		{ok + ",mncdigits=4", `option mncdigits: "4": want 2 or 3`},
 		{ok + ",pin1=12", "option pin1: value of 2 characters: want 4..8 digits"},
 		{ok + ",imsi=001010000000002", "option imsi is given twice"},
-		{ok + ",", `option "": want NAME=VALUE`},
+		{ok + ",", "option 3: 0 characters without a =: want NAME=VALUE"},
 	} {
 		if _, err := Parse(tt.in); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Parse(%q): %v, want …%s…", tt.in, err, tt.want)
@@ -72,9 +72,11 @@ func TestParseErrors(t *testing.T) {
 // An error must not show a key.
 func TestParseKeepsKeys(t *testing.T) {
 	const secret = "0396eb317b6d1c36f19c1c84cd6ffd"
-	_, err := Parse("softsim:iccid=8988211000000000001,imsi=001010000000001,ki=" + secret)
-	if err == nil || strings.Contains(err.Error(), secret) {
-		t.Errorf("error %v", err)
+	for _, option := range []string{"ki=" + secret, "ki:" + secret, secret} {
+		_, err := Parse("softsim:iccid=8988211000000000001,imsi=001010000000001," + option)
+		if err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: error %v", option, err)
+		}
 	}
 }
 
@@ -149,7 +151,7 @@ func TestLoadErrors(t *testing.T) {
 		{`{"files": {"7F20/6F46": 1}}`, `member 7F20/6F46: want a string of hex digits, or a list of them`},
 		{`{"files": {"7F20/6F46": {}}}`, `member 7F20/6F46: want a string of hex digits, or a list of them`},
 		{`{"files": {"7F20/6F46": [["00"]]}}`, `member 7F20/6F46: want a string of hex digits, or a list of them`},
-		{`{"files": {"7F20/6F46": "0"}}`, `member 7F20/6F46: "0": want an even number of hex digits`},
+		{`{"files": {"7F20/6F46": "0"}}`, "member 7F20/6F46: value of 1 characters: want an even number of hex digits"},
 		{`{"files": {"7F20/6F46": ""}}`, `member 7F20/6F46: a content of 0 bytes: want 1..32767`},
 		{`{"files": {"7F20/6F46": "` + strings.Repeat("00", 32768) + `"}}`, `member 7F20/6F46: a content of 32768 bytes: want 1..32767`},
 		{`{"files": {"7F20/6F46": ["00", "01"]}}`, `member 7F20/6F46: 2 pieces: want one, since the file has no records`},
