@@ -17,6 +17,7 @@ func raw(fd int) (restore func(), err error) {
 	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.IEXTEN
 	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
 	t.Cc[unix.VSUSP] = 0 // Ctrl-Z: whoever resumes the program wouldn't resume this mode
+	t.Cc[unix.VQUIT] = 0 // Ctrl-\: it would leave the terminal in this mode
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &t); err != nil {
 		return nil, err
 	}

@@ -266,14 +266,15 @@ func TestPrompt(t *testing.T) {
 	}
 }
 
-// While the shell has the terminal, Ctrl-C is a signal and output of others is processed.
+// While the shell has the terminal, Ctrl-C is a signal, as no other key is, and output of others is processed.
 func TestTerminalMode(t *testing.T) {
 	u := newUser(t)
 	before := u.mode()
 	s := sit(t, u, nil)
 	u.expect("> ")
 	m := u.mode()
-	if m.Lflag&unix.ISIG == 0 || m.Oflag&unix.OPOST == 0 || m.Lflag&(unix.ECHO|unix.ICANON) != 0 || m.Cc[unix.VSUSP] != 0 {
+	if m.Lflag&unix.ISIG == 0 || m.Oflag&unix.OPOST == 0 || m.Lflag&(unix.ECHO|unix.ICANON) != 0 ||
+		m.Cc[unix.VINTR] == 0 || m.Cc[unix.VSUSP] != 0 || m.Cc[unix.VQUIT] != 0 {
 		t.Errorf("mode %+v", m)
 	}
 	// The mode is back before the program has ended: it may take its time.
