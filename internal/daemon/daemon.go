@@ -168,7 +168,7 @@ func complain(cmd *cobra.Command, w io.Writer, line string) {
 	fmt.Fprintln(w, line)
 }
 
-// oneLine returns the text of err with no line break in it.
+// oneLine returns the text of err as one line that is safe to show on a terminal.
 func oneLine(err error) string {
-	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 }

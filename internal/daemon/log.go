@@ -7,8 +7,11 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
@@ -201,6 +204,8 @@ func (f *formatter) Format(e *logrus.Entry) ([]byte, error) {
 				e.Data[k] = fmt.Sprint(v)
 			}
 		}
+	} else if t, ok := f.next.(*logrus.TextFormatter); ok && t.ForceColors {
+		e.Message = printable(e.Message) // logrus quotes all but this
 	}
 	line, err := f.next.Format(e)
 	if err == nil && f.journal {
@@ -226,6 +231,23 @@ func category(e *logrus.Entry) string {
 		return cat
 	}
 	return "DMAIN"
+}
+
+// printable returns s with what a terminal wouldn't show but obey, or show as something
+// else, in the notation of Go.
+func printable(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		c := s[i : i+n]
+		if !unicode.IsPrint(r) || r == utf8.RuneError && n == 1 {
+			c = strconv.Quote(c)
+			c = c[1 : len(c)-1]
+		}
+		b.WriteString(c)
+		i += n
+	}
+	return b.String()
 }
 
 // nonEmpty saves the system call for an entry that was filtered out.

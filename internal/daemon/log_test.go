@@ -154,6 +154,26 @@ func TestLogJSON(t *testing.T) {
 	}
 }
 
+// Nobody who gets a text into the log commands the terminal it is shown on.
+func TestLogColors(t *testing.T) {
+	const evil = "a \"b\\ ü\x1b[2J\r\n\u009b2J\xff\u202e"
+	for _, args := range [][]string{nil, {"-d", "DMAIN"}} {
+		var b bytes.Buffer
+		log := logger(t, &b, true, args...)
+		text := log.Formatter.(*formatter).next.(*logrus.TextFormatter)
+		text.ForceColors, text.DisableColors = true, false
+		log.WithField("text", evil).WithError(errors.New(evil)).Warn(evil)
+		got := b.String()
+		if !strings.HasPrefix(got, "\x1b[33mWARN\x1b[0m[") || !strings.Contains(got, `] a "b\ ü\x1b[2J\r\n\u009b2J\xff\u202e `) {
+			t.Errorf("%q", got)
+		}
+		ours := strings.NewReplacer("\x1b[33m", "", "\x1b[0m", "").Replace(strings.TrimSuffix(got, "\n"))
+		if printable(ours) != ours {
+			t.Errorf("%q", ours)
+		}
+	}
+}
+
 // In the journal each line has its priority in front, and the time is the journal's.
 func TestLogJournal(t *testing.T) {
 	const text = `level=warning msg="card\nerror" cat=DBANKDW err="reader \"A\" is gone" present=false readers="[<A>]" retry=1s served=3 slot="B1:5"`
