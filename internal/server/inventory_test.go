@@ -491,7 +491,7 @@ func TestBadList(t *testing.T) {
 		{"a second list", func(_ *world, b *testnet.Peer) {
 			b.Send(last(nine[0]))
 			b.Send(last(nine[1]))
-		}, false, "unexpected message ignored"},
+		}, false, "message passed over: unexpected"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -584,7 +584,7 @@ func TestSlots(t *testing.T) {
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{info}})
 		failed.LastError = info.Error
 		expect(1, failed, "FAILED")
-		w.expectLog("slot in trouble: card call timed out")
+		w.expectLog(`text="card call timed out"`)
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1, Error: "no reader"}}})
 		expect(1, Slot{Told: true, LastError: "no reader"}, "MAPPED")
 
@@ -600,7 +600,7 @@ func TestSlots(t *testing.T) {
 		expect(1, Slot{Told: true, Present: true}, "CARD")
 
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 8, Present: true}}})
-		w.expectLog("a bank of 8 slots has no such slot")
+		w.expectLog("a bank of 8 slots has no slot 8")
 
 		// Others have no say, and what was told ends with the connection.
 		other := w.bank(telling(2))

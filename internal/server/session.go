@@ -27,7 +27,6 @@ const (
 	probeTimeout    = 2 * time.Second  // for the PONG of one whose identity another one wants
 	refusedLinger   = 1 * time.Second  // between a refusal and the close
 	listTimeout     = 5 * time.Second  // for the maps that a bankd has
-	maxStrays       = 100              // PDUs out of place before a connection is closed
 	maxUnidentified = 2048             // connections at a time that haven't been accepted
 	bankdPort       = 9999             // where a bankd listens that doesn't say
 )
@@ -55,7 +54,6 @@ type session struct {
 	release func()
 	// what the read loop alone touches
 	greeted bool
-	strays  int
 	maps    []slot.Map // that a bankd has told so far
 	mapsEnd bool       // that was the last of them
 	// peer is whom errorInd is about; nil before a peer is accepted.
@@ -96,8 +94,10 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
 	switch m := pdu.Msg.(type) {
 	case *rspro.ErrorInd:
-		s.fault(m)
-		return
+		if s.greeted {
+			s.fault(m)
+			return
+		}
 	case *rspro.ConnectBankReq, *rspro.ConnectClientReq:
 		if !s.greeted {
 			s.greeted = true
@@ -111,40 +111,32 @@ func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
 		}
 	case *rspro.BankSlotInfoInd:
 		if p := s.bankd.Load(); p != nil {
-			s.slotInfo(p, m)
+			s.slotInfo(p, pdu, m)
 			return
 		}
 	}
-	s.stray(pdu)
-}
-
-// stray passes over a PDU that has no place here: a request in the wrong direction or a
-// second connect request. (The link passes over responses to nothing and unknown messages.)
-func (s *session) stray(pdu rspro.PDU) {
-	s.conn.Log().WithField("message", pdu.Msg.Choice().String()).Warn("unexpected message ignored")
-	if s.strays++; s.strays == maxStrays {
-		s.conn.Close(fmt.Errorf("%d unexpected messages", maxStrays))
-	}
+	// A request in the wrong direction, a second connect request, or anything before the first.
+	s.conn.Stray(pdu, "unexpected")
 }
 
 // fault notes an errorInd.
 func (s *session) fault(m *rspro.ErrorInd) {
-	if s.strays++; s.strays == maxStrays && s.peer.Load() == nil {
-		s.conn.Close(fmt.Errorf("%d messages before a connect request", maxStrays))
-	}
 	text := fmt.Sprintf("errorInd: code %d, severity %d", m.Code, m.Severity)
+	fields := logrus.Fields{}
 	if m.Text != "" {
-		text += ": " + m.Text
+		fields["text"] = m.Text
 	}
-	log := s.conn.Log()
 	if m.Bank != nil {
-		log = log.WithField("slot", m.Bank.String())
+		fields["slot"] = m.Bank.String()
 	}
 	if m.Client != nil {
-		log = log.WithField("client", m.Client.String())
+		fields["client"] = m.Client.String()
 	}
-	log.Warn(text)
+	s.conn.Quota(nil).WithFields(fields).Warn(text)
 	if p := s.peer.Load(); p != nil {
+		if m.Text != "" {
+			text += ": " + m.Text
+		}
 		s.state.fault(p, m.Bank, text)
 	}
 }
@@ -174,15 +166,15 @@ func (s *session) listMaps(p *bankPeer, m *rspro.BankSlotmapsInd) {
 }
 
 // slotInfo takes what a bankd knows of some of its slots.
-func (s *session) slotInfo(p *bankPeer, m *rspro.BankSlotInfoInd) {
+func (s *session) slotInfo(p *bankPeer, pdu rspro.PDU, m *rspro.BankSlotInfoInd) {
 	for _, i := range m.Slots {
 		b := slot.Bank{ID: p.bank, Slot: i.Slot}
 		log := s.conn.Log().WithFields(logrus.Fields{"slot": b.String(), "reader": i.Reader, "present": i.Present})
 		switch {
 		case !s.state.slotInfo(p, i):
-			log.Warnf("bankSlotInfoInd: a bank of %d slots has no such slot", p.numSlots)
+			s.conn.Stray(pdu, fmt.Sprintf("a bank of %d slots has no slot %d", p.numSlots, i.Slot))
 		case i.Error != "":
-			log.Warn("slot in trouble: " + i.Error)
+			s.conn.Quota(log).WithField("text", i.Error).Warn("slot in trouble")
 		default:
 			log.Debug("slot")
 		}

@@ -470,7 +470,7 @@ func TestBadInput(t *testing.T) {
 		{"clientSlotStatusInd", send(&rspro.ClientSlotStatusInd{}), ignored, "clientSlotStatusInd"},
 		{"bankSlotmapsInd", send(&rspro.BankSlotmapsInd{Last: true}), ignored, "bankSlotmapsInd"},
 		{"unknown message", send(&rspro.Unknown{Number: 120, Constructed: true}), ignored, "[120]"},
-		{"errorInd", send(&rspro.ErrorInd{Severity: 1, Code: 1, Text: "help"}), ignored, "help"},
+		{"errorInd", send(&rspro.ErrorInd{Severity: 1, Code: 1, Text: "help"}), ignored, "message=errorInd"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -539,17 +539,74 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// TestStrays checks that nobody can fill the log for ever.
+// TestStrays checks that nobody can fill the log: by messages out of place, which end the
+// connection, nor by what a peer may tell as often as it likes.
 func TestStrays(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		for _, m := range []rspro.Message{&rspro.CreateMappingReq{}, &rspro.ErrorInd{Severity: 1, Code: 1}} {
+		fault := &rspro.ErrorInd{Sender: rspro.Bankd, Severity: rspro.Major, Code: 1, Bank: &slot.Bank{ID: 1}}
+		noSlot := &rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 9}}}
+		flood := func(p *testnet.Peer, n int, m rspro.Message) (lines int) {
+			t.Helper()
+			synctest.Wait()
+			w.log.Reset()
+			pdus := make([]rspro.PDU, n)
+			for i := range pdus {
+				pdus[i] = rspro.PDU{Version: rspro.Version, Msg: m}
+			}
+			p.Write(testnet.Frames(t, pdus...))
+			synctest.Wait()
+			return len(w.log.AllEntries())
+		}
+		for _, m := range []rspro.Message{&rspro.CreateMappingReq{}, &rspro.RemoveMappingRes{}, fault, noSlot} {
 			p := w.dial()
-			for range maxStrays {
-				p.Send(m)
+			if n := flood(p, 500, m); n != 101 { // and the connection's end
+				t.Errorf("%s of a stranger: %d lines, want 101", m.Choice(), n)
 			}
 			p.ExpectEnd(time.Second)
+			w.expectLog("100 messages out of place")
 		}
-		w.expectLog("100 unexpected messages")
+		b := w.bank(telling(1))
+		trouble := &rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1, Error: "mute"}}}
+		if n := flood(b, 1000, fault) + flood(b, 1000, trouble); n != 1200 {
+			t.Errorf("%d lines, want 1200", n)
+		}
+		if v := w.Slots(1); v[1].LastError != "mute" {
+			t.Errorf("slot %+v isn't what was told last", v[1])
+		}
+		time.Sleep(time.Minute)
+		if n := flood(b, 1, fault); n != 2 {
+			t.Errorf("%d lines, want one and how many are missing", n)
+		}
+		w.expectLog("lines=800")
+		if n := flood(b, 500, noSlot); n != 101 {
+			t.Errorf("%d lines of slots that aren't there, want 101", n)
+		}
+		b.ExpectEnd(time.Second)
+	})
+}
+
+// TestPeersText checks that a peer's words don't get into messages, where a line of its own
+// could be made of them.
+func TestPeersText(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const evil = "x\ntime=now level=error msg=\"all is lost\"\x1b[2J"
+		b := w.bank(telling(1))
+		b.Send(&rspro.ErrorInd{Sender: rspro.Bankd, Severity: rspro.Major, Code: 1, Bank: &slot.Bank{ID: 1, Slot: 2}, Text: evil})
+		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1, Error: evil, Reader: evil}}})
+		b.Send(&rspro.ErrorInd{Sender: rspro.Bankd, Severity: rspro.Major, Code: 1})
+		synctest.Wait()
+		texts := 0
+		for _, e := range w.log.AllEntries() {
+			if strings.Contains(e.Message, "lost") {
+				t.Errorf("message %q", e.Message)
+			}
+			if e.Data["text"] == evil {
+				texts++
+			}
+		}
+		if texts != 2 {
+			t.Errorf("%d lines with the peer's text, want 2", texts)
+		}
 	})
 }
 
