@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -52,7 +53,7 @@ between them, makes such maps and deletes them.`,
   remsim-apitool -c 23 -o json    client 23, for programs`,
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&o.host, "host", "H", "127.0.0.1", "`HOST` of the server, a name or an address")
+	daemon.HostVar(fs, &o.host, "host", "H", "127.0.0.1", "the server's name or address")
 	daemon.Uint16Var(fs, &o.port, "port", "p", 9997, 1, 65535, "port of its REST API")
 	daemon.Uint16Var(fs, &o.port, "rest-port", "P", 9997, 1, 65535, "the same as --port")
 	fs.BoolVarP(&o.verbose, "verbose", "v", false, "show requests and answers on standard error")
@@ -77,7 +78,9 @@ between them, makes such maps and deletes them.`,
 		if err != nil {
 			return err
 		}
-		a := &api{base: "http://" + net.JoinHostPort(o.host, strconv.Itoa(int(o.port))) + "/api/backend/v1"}
+		// What a URL must escape of an address, its zone, package url knows.
+		base := url.URL{Scheme: "http", Host: net.JoinHostPort(o.host, strconv.Itoa(int(o.port))), Path: "/api/backend/v1"}
+		a := &api{base: base.String()}
 		if o.verbose {
 			a.trace = cmd.ErrOrStderr()
 		}

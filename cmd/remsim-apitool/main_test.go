@@ -109,6 +109,8 @@ func TestUsageErrors(t *testing.T) {
 		{"-m 1 0 23 0 -r", "options --create-slotmap and --reset: want only one of -c, -b, -s, -m, -d, -r and -a"},
 		{"-o yaml", `option -o --output: value "yaml": want table or json`},
 		{"-p 0", `option -p --port: value "0": want a number 1..65535`},
+		{"-H foo:1", `option -H --host: value "foo:1": want a host name or an address, without a port`},
+		{"--host=", `option -H --host: value "": want a host name or an address, without a port`},
 		{"-P 65536", `option -P --rest-port: value "65536": want a number 1..65535`},
 	} {
 		status, out, errOut := execute(t, tt.args)
@@ -223,5 +225,19 @@ func TestRun(t *testing.T) {
 	if status, out, errOut := execute(t, "-a -o json"+at); status != 0 || errOut != "" ||
 		!strings.Contains(out, `"clients"`) || !strings.Contains(out, `"banks"`) || !strings.Contains(out, `"slotmaps"`) {
 		t.Errorf("-a -o json: status %d, output %s, error %q", status, out, errOut)
+	}
+}
+
+// TestHosts checks that addresses of IPv6 are taken as people write them.
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]string{
+		"::1":        "http://[::1]:1/api/backend/v1/global-reset",
+		"[::1]":      "http://[::1]:1/api/backend/v1/global-reset",
+		"fe80::1%lo": "http://[fe80::1%25lo]:1/api/backend/v1/global-reset",
+	} {
+		status, _, errOut := execute(t, "-r -p 1 -v -H "+host)
+		if status != 1 || !strings.HasPrefix(errOut, "POST "+want+" \n") || !strings.Contains(errOut, ": dial tcp [") {
+			t.Errorf("%s: status %d, error %q, want one that begins with POST %s", host, status, errOut, want)
+		}
 	}
 }

@@ -71,7 +71,7 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&o.serverHost, "server-host", "i", "", "`HOST` of the server, a name or an address")
+	daemon.HostVar(fs, &o.serverHost, "server-host", "i", "", "the server's name or address")
 	cmd.MarkFlagRequired("server-host")
 	daemon.Uint16Var(fs, &o.serverPort, "server-port", "p", 9998, 1, 65535, "port of the server")
 	daemon.Uint16Var(fs, &cfg.BankID, "bank-id", "b", 1, 0, slot.Max, "id of this bank")
@@ -96,8 +96,6 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 func (o *options) fill(cfg *bankd.Config) error {
 	const wantIP = "an IPv4 or IPv6 address"
 	switch n := len(cfg.Name); {
-	case o.serverHost == "":
-		return daemon.Usagef("option -i --server-host: value %q: want a name or an address", o.serverHost)
 	case n < 1 || n > 32 || !printable(cfg.Name):
 		return daemon.Usagef("option -N --component-name: value %q: want 1 to 32 ASCII characters", cfg.Name)
 	case o.bindIP != "" && !isIP(o.bindIP):

@@ -31,6 +31,9 @@ func TestBadOptions(t *testing.T) {
 	}{
 		{"", []string{"-i --server-host"}},
 		{"-i", []string{"-i --server-host"}},
+		{"-i h:9998", []string{"-i --server-host", `"h:9998"`, "without a port"}},
+		{"-i [::1]:9998", []string{"-i --server-host", `"[::1]:9998"`, "without a port"}},
+		{"--server-host=", []string{"-i --server-host", `""`, "host name"}},
 		{"-i h -p 0", []string{"-p --server-port", `"0"`, "1..65535"}},
 		{"-i h --bank-id=1024", []string{"-b --bank-id", `"1024"`, "0..1023"}},
 		{"-i h -n 0", []string{"-n --num-slots", `"0"`, "1..1023"}},
@@ -115,7 +118,7 @@ func TestRuns(t *testing.T) {
 		cancel()
 	}()
 	var out bytes.Buffer
-	args := strings.Fields("-i 127.0.0.1 -p 1 -b 1 -n 1023 -N name -I 127.0.0.1 -P 0 -s -g 127.0.0.1 -G 3 --pcap trace.pcap -d DMAIN,1:DRSPRO:DGSMTAP -L -T -e 1")
+	args := strings.Fields("-i [::1] -p 1 -b 1 -n 1023 -N name -I 127.0.0.1 -P 0 -s -g 127.0.0.1 -G 3 --pcap trace.pcap -d DMAIN,1:DRSPRO:DGSMTAP -L -T -e 1")
 	if status := daemon.Execute(ctx, command(), args, &out, logs); status != 0 || out.Len() > 0 {
 		t.Errorf("status %d, standard output %q", status, out.String())
 	}

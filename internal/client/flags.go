@@ -4,9 +4,7 @@ package client
 
 import (
 	"errors"
-	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -18,9 +16,9 @@ import (
 // Flags adds the options that clients with a command line share. Long
 // options that only older manuals name have no letter of their own but -s.
 func (c *Config) Flags(fs *pflag.FlagSet) {
-	c.ServerHost = "127.0.0.1"
-	fs.VarP((*host)(&c.ServerHost), "server-ip", "i", "the server's name or address")
-	fs.VarP((*host)(&c.ServerHost), "server-host", "s", "the same as --server-ip")
+	const local = "127.0.0.1"
+	daemon.HostVar(fs, &c.ServerHost, "server-ip", "i", local, "the server's name or address")
+	daemon.HostVar(fs, &c.ServerHost, "server-host", "s", local, "the same as --server-ip")
 	daemon.Uint16Var(fs, &c.ServerPort, "server-port", "p", 9998, 1, 65535, "the server's port")
 	fs.VarP((*clientID)(c), "client-id", "c", "client id to present, or auto: the server assigns id and slot")
 	daemon.Uint16Var(fs, &c.Slot.Slot, "client-slot", "n", 0, 0, slot.Max, "slot number to present")
@@ -31,25 +29,6 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 		"kill an event script that takes longer")
 	c.Trace.Flags(fs, "")
 }
-
-// host is the value of --server-ip.
-type host string
-
-func (h *host) Set(s string) error {
-	literal := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
-	if _, err := netip.ParseAddr(literal); err == nil {
-		*h = host(literal)
-		return nil
-	}
-	if s == "" || strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-._") != "" {
-		return errors.New("want a host name or an address, without a port")
-	}
-	*h = host(s)
-	return nil
-}
-
-func (h *host) String() string { return string(*h) }
-func (*host) Type() string     { return "HOST" }
 
 // clientID is the value of --client-id: Slot.ID or Auto.
 type clientID Config

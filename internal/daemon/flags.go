@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,6 +131,33 @@ func HexVar(fs *pflag.FlagSet, p *[]byte, name, short string, def []byte, min, m
 	}, name, short, usage)
 }
 
+// HostVar adds an option whose value is a host's name or address, an IPv6 one also in brackets,
+// which *p is without.
+func HostVar(fs *pflag.FlagSet, p *string, name, short, def, usage string) {
+	*p = def
+	fs.VarP(&value[string]{
+		p:      p,
+		parse:  parseHost,
+		format: func(s string) string { return s },
+		typ:    "HOST",
+		want:   "a host name or an address, without a port",
+	}, name, short, usage)
+}
+
+func parseHost(s string) (string, error) {
+	literal := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		literal = s[1 : len(s)-1]
+	}
+	if a, err := netip.ParseAddr(literal); err == nil && (literal == s || a.Is6()) {
+		return literal, nil
+	}
+	if s == "" || strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-._") != "" {
+		return "", errRange
+	}
+	return s, nil
+}
+
 // AddrVar adds an option whose value is "HOST:PORT", ":PORT" or "[V6]:PORT".
 func AddrVar(fs *pflag.FlagSet, p *string, name, short, def, usage string) {
 	*p = def
@@ -137,8 +165,8 @@ func AddrVar(fs *pflag.FlagSet, p *string, name, short, def, usage string) {
 		p: p,
 		parse: func(s string) (string, error) {
 			host, port, err := net.SplitHostPort(s)
-			if err == nil && strings.ContainsAny(host, " \t/") {
-				err = errRange
+			if err == nil && host != "" {
+				_, err = parseHost(host)
 			}
 			if err == nil {
 				_, err = strconv.ParseUint(port, 10, 16)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 )
 
@@ -92,6 +93,45 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+func TestHostVar(t *testing.T) {
+	const want = "invalid argument %q for \"-H, --host\" flag: want a host name or an address, without a port"
+	for _, tt := range []struct{ value, host string }{ // no host: refused
+		{"localhost", "localhost"},
+		{"Bank-1.Example_x.org.", "Bank-1.Example_x.org."},
+		{"192.0.2.1", "192.0.2.1"},
+		{"::1", "::1"},
+		{"[::1]", "::1"},
+		{"fe80::1%eth0", "fe80::1%eth0"},
+		{"[fe80::1%eth0]", "fe80::1%eth0"},
+		{"", ""},
+		{" ", ""},
+		{"a b", ""},
+		{"a/b", ""},
+		{"host:9998", ""},
+		{"192.0.2.1:9998", ""},
+		{"[::1]:9998", ""},
+		{"[::1", ""},
+		{"::1]", ""},
+		{"[]", ""},
+		{"[192.0.2.1]", ""},
+		{"[localhost]", ""},
+		{"http://host", ""},
+	} {
+		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		var host string
+		HostVar(fs, &host, "host", "H", "default", "host of the server")
+		err := fs.Parse([]string{"--host", tt.value})
+		switch {
+		case tt.host == "":
+			if w := fmt.Sprintf(want, tt.value); err == nil || err.Error() != w || host != "default" {
+				t.Errorf("%q: %q, %v; want %s", tt.value, host, err, w)
+			}
+		case err != nil || host != tt.host:
+			t.Errorf("%q: %q, %v; want %q", tt.value, host, err, tt.host)
+		}
+	}
+}
+
 // Each wrong command line ends with status 2 and one line that names option, value and what is allowed.
 func TestUsageErrors(t *testing.T) {
 	for _, tt := range []struct {
@@ -119,6 +159,7 @@ func TestUsageErrors(t *testing.T) {
 		{"-i h --card-timeout soon", `option --card-timeout: value "soon": want a duration 1s..1h`},
 		{"-i h --rspro-listen 9998", `option --rspro-listen: value "9998": want HOST:PORT, :PORT or [IPV6]:PORT with a port 0..65535`},
 		{"-i h --rspro-listen ::1:9998", `option --rspro-listen: value "::1:9998": want HOST:PORT, :PORT or [IPV6]:PORT with a port 0..65535`},
+		{"-i h --rspro-listen a,b:9998", `option --rspro-listen: value "a,b:9998": want HOST:PORT, :PORT or [IPV6]:PORT with a port 0..65535`},
 		{"-i h --rspro-listen :65536", `option --rspro-listen: value ":65536": want HOST:PORT, :PORT or [IPV6]:PORT with a port 0..65535`},
 		{"-i h --rspro-listen :http", `option --rspro-listen: value ":http": want HOST:PORT, :PORT or [IPV6]:PORT with a port 0..65535`},
 		{"-i h --permit-shared-pcsc=maybe", `option -s --permit-shared-pcsc: value "maybe": want true or false`},
