@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +32,7 @@ const (
 
 var (
 	errUnidentified = fmt.Errorf("no connect request within %s", identifyTimeout)
+	errCrowd        = fmt.Errorf("%d others came after it without being accepted yet", maxUnidentified)
 	errReplaced     = fmt.Errorf("another connection claims the identity, and no PONG came within %s", probeTimeout)
 )
 
@@ -41,8 +41,8 @@ type sessions struct {
 	state    *State
 	identity rspro.ComponentIdentity
 	log      *logrus.Logger
-	// unidentified counts connections that haven't been accepted.
-	unidentified atomic.Int32
+	// strangers are the connections that haven't been accepted.
+	strangers strangers
 }
 
 // A session is one connection on the RSPRO port.
@@ -50,8 +50,6 @@ type session struct {
 	*sessions
 	conn  *link.Conn
 	hello chan rspro.PDU // capacity 1: the connect request
-	// release takes the connection off the unidentified ones.
-	release func()
 	// what the read loop alone touches
 	greeted bool
 	maps    []slot.Map // that a bankd has told so far
@@ -66,16 +64,12 @@ type session struct {
 func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	addr := nc.RemoteAddr().String()
 	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": addr})
-	if ss.unidentified.Add(1) > maxUnidentified {
-		ss.unidentified.Add(-1)
-		log.Warnf("connection refused: %d others haven't identified themselves", maxUnidentified)
-		nc.Close()
-		return
-	}
 	head := &head{Conn: nc}
 	s := &session{sessions: ss, hello: make(chan rspro.PDU, 1)}
-	s.release = sync.OnceFunc(func() { ss.unidentified.Add(-1) })
 	s.conn = link.New(head, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
+	if oldest := ss.strangers.add(s.conn); oldest != nil {
+		oldest.Close(errCrowd)
+	}
 	accepted := make(chan bool, 1)
 	go func() { accepted <- s.run() }()
 	err := s.conn.Run(ctx)
@@ -184,7 +178,7 @@ func (s *session) slotInfo(p *bankPeer, pdu rspro.PDU, m *rspro.BankSlotInfoInd)
 // run is the session: it waits for the connect request and then sends its peer what it
 // should know, until the connection ends. It reports whether the peer was accepted.
 func (s *session) run() bool {
-	defer s.release()
+	defer s.strangers.remove(s.conn)
 	timer := time.NewTimer(identifyTimeout)
 	defer timer.Stop()
 	select {
@@ -246,7 +240,7 @@ func (s *session) reply(req rspro.PDU, res rspro.Response) {
 
 // welcome notes that the peer was accepted under a name.
 func (s *session) welcome(p *peer, name string) *logrus.Entry {
-	s.release()
+	s.strangers.remove(s.conn)
 	s.peer.Store(p)
 	log := s.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": name, "addr": p.addr.String()})
 	s.conn.SetLog(log)

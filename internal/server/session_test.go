@@ -836,23 +836,30 @@ func TestErrorInd(t *testing.T) {
 	})
 }
 
-// TestUnidentifiedLimit checks that connections that say nothing are bounded in number.
+// TestUnidentifiedLimit checks that connections that say nothing are bounded in number, and
+// keep nobody out.
 func TestUnidentifiedLimit(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		c := w.client(cl(7, 0))
 		var idle []*testnet.Peer
 		for range maxUnidentified {
 			idle = append(idle, w.dial())
+			synctest.Wait()
+		}
+		w.client(cl(8, 0))
+		idle[0].ExpectEnd(time.Second)
+		w.expectLog("2048 others came after it")
+		w.dial() // the accepted one has left its place
+		synctest.Wait()
+		idle[1].Send(clientReq(cl(9, 0)))
+		testnet.Expect[*rspro.ConnectClientRes](idle[1])
+		for range maxUnidentified {
+			w.dial()
 		}
 		synctest.Wait()
-		one := w.dial()
-		one.ExpectEnd(time.Second)
-		w.expectLog("connection refused")
-		idle[0].Send(clientReq(cl(8, 0))) // makes room
-		testnet.Expect[*rspro.ConnectClientRes](idle[0])
-		synctest.Wait()
-		w.client(cl(9, 0))
+		idle[maxUnidentified-1].ExpectEnd(time.Second)
 		c.Quiet(time.Second)
+		idle[1].Quiet(time.Second)
 	})
 }
 
