@@ -18,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"remsim/internal/client"
+	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 	"remsim/internal/testnet"
@@ -702,4 +703,45 @@ func TestManyClients(t *testing.T) {
 		<-a.ended
 		b.exchange()
 	})
+}
+
+// Whatever the peers send again and again, the log stays short: what has no place ends the
+// connection, the rest has a quota.
+func TestLogFlood(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		of     func(*world) *testnet.Peer
+		m      rspro.Message
+		closed bool
+	}{
+		{"answers without a command", func(w *world) *testnet.Peer { return w.bankd },
+			&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}, true},
+		{"answers for others", func(w *world) *testnet.Peer { return w.bankd },
+			&rspro.TpduCardToModem{From: here, Data: []byte{0x90, 0}}, true},
+		{"ATRs for others", func(w *world) *testnet.Peer { return w.bankd }, &rspro.SetAtrReq{ATR: cardATR}, true},
+		{"a bankd's errors", func(w *world) *testnet.Peer { return w.bankd }, &rspro.ErrorInd{}, false},
+		{"a bankd's messages", func(w *world) *testnet.Peer { return w.server }, &rspro.CreateMappingReq{}, true},
+		{"resets", func(w *world) *testnet.Peer { return w.server }, &rspro.ResetStateReq{}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.serve()
+				p := tc.of(w)
+				p.Send(tc.m)
+				for range 2000 {
+					if p.Post(rspro.PDU{Version: rspro.Version, Msg: tc.m}) != nil {
+						break // it is closed
+					}
+					synctest.Wait()
+				}
+				if n := strings.Count(w.log.String(), "\n"); n > 1300 || tc.closed && n > 150 {
+					t.Errorf("%d lines", n)
+				}
+				if closed := strings.Contains(w.log.String(), link.ErrStrays.Error()); closed != tc.closed {
+					t.Errorf("closed: %v, want %v", closed, tc.closed)
+				}
+			})
+		})
+	}
 }

@@ -49,6 +49,7 @@ type Core struct {
 
 	mu       sync.Mutex // never held while anything is waited for
 	lines    []func()   // log lines to write when mu is released
+	speaker  peer       // whose message is handled while mu is held; nil: nobody's
 	log      *logrus.Entry
 	state    State
 	slot     slot.Client
@@ -75,6 +76,8 @@ type peer interface {
 	Send(rspro.Message) error
 	Reply(rspro.PDU, rspro.Message) error
 	Probe(time.Duration) <-chan bool
+	Stray(pdu rspro.PDU, why string)
+	Quota(*logrus.Entry) *logrus.Entry
 	Close(error)
 }
 
@@ -287,20 +290,39 @@ func (c *Core) serverAddr() string {
 	return net.JoinHostPort(c.cfg.ServerHost, strconv.Itoa(int(c.cfg.ServerPort)))
 }
 
+// hear takes mu for the handling of a message of p.
+func (c *Core) hear(p peer) {
+	c.mu.Lock()
+	c.speaker = p
+}
+
 // release gives back mu and writes the log lines that came up under it.
 func (c *Core) release() {
 	lines := c.lines
-	c.lines = nil
+	c.lines, c.speaker = nil, nil
 	c.mu.Unlock()
 	for _, write := range lines {
 		write()
 	}
 }
 
-// note has a line logged when mu is released. Requires mu.
+// note has a line logged when mu is released, within the quota of the peer that is heard. Requires mu.
 func (c *Core) note(level logrus.Level, fields logrus.Fields, text string) {
-	log := c.log.WithFields(fields)
-	c.lines = append(c.lines, func() { log.Log(level, text) })
+	if !c.env.Log.IsLevelEnabled(level) {
+		return
+	}
+	log, p := c.log.WithFields(fields), c.speaker
+	c.lines = append(c.lines, func() {
+		if p != nil {
+			log = p.Quota(log)
+		}
+		log.Log(level, text)
+	})
+}
+
+// stray passes over a message of p when mu is released. Requires mu.
+func (c *Core) stray(p peer, pdu rspro.PDU, why string) {
+	c.lines = append(c.lines, func() { p.Stray(pdu, why) })
 }
 
 // Events of the server.
@@ -331,15 +353,17 @@ func (c *Core) fromServer(p peer, pdu rspro.PDU) {
 		c.configClientBank(p, pdu, m)
 	case *rspro.ResetStateReq:
 		c.resetState(p, pdu)
+	case *rspro.ErrorInd:
+		c.errorInd(p, "server", m)
 	default:
-		c.unexpected("server", m)
+		p.Stray(pdu, "not of a server")
 	}
 }
 
 // configClientID: the server says which slot we are. A session under another name ends, and
 // the server tells anew which bankd is right.
 func (c *Core) configClientID(p peer, pdu rspro.PDU, m *rspro.ConfigClientIDReq) {
-	c.mu.Lock()
+	c.hear(p)
 	defer c.release()
 	if !c.assigned || c.slot != m.Slot {
 		c.configureLocked(nil)
@@ -352,14 +376,14 @@ func (c *Core) configClientID(p peer, pdu rspro.PDU, m *rspro.ConfigClientIDReq)
 
 // configClientBank: the server says which bankd to use.
 func (c *Core) configClientBank(p peer, pdu rspro.PDU, m *rspro.ConfigClientBankReq) {
-	c.mu.Lock()
+	c.hear(p)
 	defer c.release()
-	fields := logrus.Fields{"bank": m.Bank, "bankd": m.Bankd}
 	if c.state == Init || !c.assigned {
-		c.note(logrus.WarnLevel, fields, "configClientBankReq before we have an identity: refused")
+		c.stray(p, pdu, "we have no identity yet")
 		c.reply(p, pdu, &rspro.ConfigClientBankRes{Result: rspro.IllegalClientID})
 		return
 	}
+	fields := logrus.Fields{"bank": m.Bank, "bankd": m.Bankd}
 	c.reply(p, pdu, &rspro.ConfigClientBankRes{Result: rspro.OK})
 	t := &target{bank: m.Bank, addr: netip.AddrPortFrom(m.Bankd.Addr().Unmap(), m.Bankd.Port())}
 	switch {
@@ -379,7 +403,7 @@ func (c *Core) configClientBank(p peer, pdu rspro.PDU, m *rspro.ConfigClientBank
 
 // resetState: the server has us forget the bankd.
 func (c *Core) resetState(p peer, pdu rspro.PDU) {
-	c.mu.Lock()
+	c.hear(p)
 	defer c.release()
 	c.note(logrus.InfoLevel, nil, "server resets our state")
 	c.configureLocked(nil)
@@ -466,13 +490,15 @@ func (c *Core) fromBankd(p peer, pdu rspro.PDU) {
 	}
 	switch m := pdu.Msg.(type) {
 	case *rspro.TpduCardToModem:
-		c.cardToModem(p, m)
+		c.cardToModem(p, pdu, m)
 	case *rspro.SetAtrReq:
 		c.setAtr(p, pdu, m)
 	case *rspro.BankSlotStatusInd:
-		c.bankSlotStatus(p, m)
+		c.bankSlotStatus(p, pdu, m)
+	case *rspro.ErrorInd:
+		c.errorInd(p, "bankd", m)
 	default:
-		c.unexpected("bankd", m)
+		p.Stray(pdu, "not of a bankd")
 	}
 }
 
@@ -486,14 +512,14 @@ func (c *Core) of(p peer) *session {
 
 // setAtr: the bankd has a card for us, and this is what it answers to reset.
 func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
-	c.mu.Lock()
+	c.hear(p)
 	defer c.release()
 	s := c.of(p)
 	switch {
 	case s == nil:
 		return
 	case m.Slot != c.slot:
-		c.note(logrus.WarnLevel, logrus.Fields{"for": m.Slot}, "ATR for another slot: refused")
+		c.stray(p, pdu, fmt.Sprintf("ATR for %v", m.Slot))
 		c.reply(p, pdu, &rspro.SetAtrRes{Result: rspro.IllegalSlotID})
 		return
 	}
@@ -520,33 +546,30 @@ func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
 }
 
 // cardToModem: the answer of the card.
-func (c *Core) cardToModem(p peer, m *rspro.TpduCardToModem) {
-	c.mu.Lock()
+func (c *Core) cardToModem(p peer, pdu rspro.PDU, m *rspro.TpduCardToModem) {
+	c.hear(p)
 	defer c.release()
 	s := c.of(p)
 	if s == nil {
 		return
 	}
-	ours := m.From == s.target.bank && m.To == c.slot
-	if ours && s.pending != nil {
+	switch {
+	case m.From != s.target.bank || m.To != c.slot:
+		c.stray(p, pdu, fmt.Sprintf("answer of %v for %v", m.From, m.To))
+	case s.pending != nil:
 		s.pending.end(bytes.Clone(m.Data), nil)
 		s.pending = nil
-		return
-	}
-	level, text := logrus.WarnLevel, "answer without a command dropped"
-	switch {
-	case !ours:
-		text = "answer for other slots dropped"
 	case s.owed != nil:
-		level, text = logrus.InfoLevel, "late answer to an abandoned command dropped"
+		c.note(logrus.InfoLevel, logrus.Fields{"bytes": len(m.Data)}, "late answer to an abandoned command dropped")
 		s.settle()
+	default:
+		c.stray(p, pdu, "answer without a command")
 	}
-	c.note(level, logrus.Fields{"from": m.From, "to": m.To, "bytes": len(m.Data)}, text)
 }
 
 // bankSlotStatus: what became of the card. One that is back is told by setAtrReq.
-func (c *Core) bankSlotStatus(p peer, m *rspro.BankSlotStatusInd) {
-	c.mu.Lock()
+func (c *Core) bankSlotStatus(p peer, pdu rspro.PDU, m *rspro.BankSlotStatusInd) {
+	c.hear(p)
 	defer c.release()
 	s := c.of(p)
 	if s == nil {
@@ -555,7 +578,7 @@ func (c *Core) bankSlotStatus(p peer, m *rspro.BankSlotStatusInd) {
 	fields := logrus.Fields{"from": m.From, "to": m.To, "status": m.Phys}
 	switch {
 	case m.From != s.target.bank || m.To != c.slot:
-		c.note(logrus.WarnLevel, fields, "status of other slots dropped")
+		c.stray(p, pdu, fmt.Sprintf("status of %v for %v", m.From, m.To))
 	case m.Phys.Card != slot.Off || s.removed || c.state != Operational:
 		c.note(logrus.DebugLevel, fields, "status of the card's slot")
 	default:
@@ -855,16 +878,10 @@ func (c *Core) failed(err error) {
 	}
 }
 
-// unexpected logs a message that has no business here.
-func (c *Core) unexpected(from string, m rspro.Message) {
-	c.mu.Lock()
+// errorInd: a peer complains.
+func (c *Core) errorInd(p peer, from string, m *rspro.ErrorInd) {
+	c.hear(p)
 	defer c.release()
-	fields := logrus.Fields{"peer": from, "message": m.Choice()}
-	switch m := m.(type) {
-	case *rspro.ErrorInd:
-		fields["code"], fields["severity"], fields["text"] = m.Code, m.Severity, m.Text
-		c.note(logrus.WarnLevel, fields, "peer reports an error")
-	default:
-		c.note(logrus.WarnLevel, fields, "unexpected message ignored")
-	}
+	fields := logrus.Fields{"peer": from, "code": m.Code, "severity": m.Severity, "text": m.Text}
+	c.note(logrus.WarnLevel, fields, "peer reports an error")
 }

@@ -123,15 +123,20 @@ func TestTransitions(t *testing.T) {
 	bankd := func(m rspro.Message) func(*bench) {
 		return func(b *bench) { b.fromBankd(b.bankd, pdu(m)) }
 	}
-	// same says that an event changes nothing and sends toServer.
-	same := func(toServer string) [4]outcome {
-		return [4]outcome{{init, toServer}, {unconf, toServer}, {wait, toServer}, {oper, toServer}}
+	// same says that an event changes nothing, and what becomes of the connections.
+	same := func(conns ...string) [4]outcome {
+		o := [4]outcome{{init}, {unconf}, {wait}, {oper}}
+		for i := range o {
+			copy(o[i][1:], conns)
+		}
+		return o
 	}
 	const (
 		bankOK = "7:configClientBankRes(ok)"
 		idOK   = "7:configClientIdRes(ok)"
 		atrOK  = "7:setAtrRes(ok)"
 		reset  = "7:resetStateRes(ok)"
+		noID   = "7:configClientBankRes(illegalClientId) stray(configClientBankReq: we have no identity yet)"
 	)
 	for _, tc := range []struct {
 		name  string
@@ -145,29 +150,29 @@ func TestTransitions(t *testing.T) {
 			{oper, "", "", "event-server-connect"}}},
 		{"server lost", func(b *bench) { b.serverState(link.ReestablishDelay) }, same("")},
 		{"bankd told again", func(b *bench) { b.told(here, addr1) }, [4]outcome{
-			{init, "7:configClientBankRes(illegalClientId)"},
+			{init, noID},
 			{wait, bankOK, "", "event-config-bankd"},
 			{wait, bankOK, "", "event-config-bankd"},
 			{oper, bankOK, "", ""}}},
 		{"same address, mapped into IPv6", func(b *bench) {
 			b.told(here, netip.MustParseAddrPort("[::ffff:192.0.2.1]:9999"))
 		}, [4]outcome{
-			{init, "7:configClientBankRes(illegalClientId)"},
+			{init, noID},
 			{wait, bankOK, "", "event-config-bankd"},
 			{wait, bankOK, "", "event-config-bankd"},
 			{oper, bankOK, "", ""}}},
 		{"other bank slot told", func(b *bench) { b.told(there, addr1) }, [4]outcome{
-			{init, "7:configClientBankRes(illegalClientId)"},
+			{init, noID},
 			{wait, bankOK, "", "event-config-bankd"},
 			{wait, bankOK, "", "event-config-bankd"},
 			{wait, bankOK, "", leaving + " event-config-bankd"}}},
 		{"other bankd told", func(b *bench) { b.told(here, addr2) }, [4]outcome{
-			{init, "7:configClientBankRes(illegalClientId)"},
+			{init, noID},
 			{wait, bankOK, "", "event-config-bankd"},
 			{wait, bankOK, "", "event-config-bankd"},
 			{wait, bankOK, "", leaving + " event-config-bankd"}}},
 		{"no bankd", func(b *bench) { b.told(slot.Bank{}, none) }, [4]outcome{
-			{init, "7:configClientBankRes(illegalClientId)"},
+			{init, noID},
 			{unconf, bankOK, "", "event-config-bankd"},
 			{unconf, bankOK, "", "event-config-bankd"},
 			{unconf, bankOK, "", leaving + " event-config-bankd"}}},
@@ -177,23 +182,29 @@ func TestTransitions(t *testing.T) {
 		{"id, another", server(&rspro.ConfigClientIDReq{Slot: slot.Client{ID: 24}}), [4]outcome{
 			{init, idOK, "", ""}, {unconf, idOK, "", ""}, {unconf, idOK, "", ""}, {unconf, idOK, "", leaving}}},
 		{"server reports an error", server(&rspro.ErrorInd{Text: "x"}), same("")},
-		{"a bankd's message from the server", server(&rspro.SetAtrReq{Slot: me, ATR: cardATR}), same("")},
-		{"a TPDU from the server", server(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}), same("")},
-		{"a client's message from the server", server(&rspro.ConnectClientReq{}), same("")},
+		{"a bankd's message from the server", server(&rspro.SetAtrReq{Slot: me, ATR: cardATR}),
+			same("stray(setAtrReq: not of a server)")},
+		{"a TPDU from the server", server(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}),
+			same("stray(tpduCardToModem: not of a server)")},
+		{"a client's message from the server", server(&rspro.ConnectClientReq{}),
+			same("stray(connectClientReq: not of a server)")},
 
 		{"bankd lost", func(b *bench) { b.bankdDown(b.target) }, [4]outcome{
 			{init}, {unconf}, {wait}, {wait, "", "", leaving}}},
 		{"ATR", bankd(&rspro.SetAtrReq{Slot: me, ATR: cardATR}), [4]outcome{
 			{init}, {unconf}, {wait}, {oper, "", atrOK, "ATR(3b021450,true)"}}},
 		{"ATR for another slot", bankd(&rspro.SetAtrReq{Slot: slot.Client{ID: 9}, ATR: cardATR}), [4]outcome{
-			{init}, {unconf}, {wait}, {oper, "", "7:setAtrRes(illegalSlotId)"}}},
-		{"answer to nothing", bankd(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}), same("")},
+			{init}, {unconf}, {wait}, {oper, "", "7:setAtrRes(illegalSlotId) stray(setAtrReq: ATR for C9:0)"}}},
+		{"answer to nothing", bankd(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}), [4]outcome{
+			{init}, {unconf}, {wait}, {oper, "", "stray(tpduCardToModem: answer without a command)"}}},
 		{"card gone", bankd(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}), [4]outcome{
 			{init}, {unconf}, {wait}, {oper, "", "", "request-card-remove Remove"}}},
-		{"another's card gone", bankd(&rspro.BankSlotStatusInd{From: there, To: me, Phys: slot.Phys{Card: slot.Off}}), same("")},
+		{"another's card gone", bankd(&rspro.BankSlotStatusInd{From: there, To: me, Phys: slot.Phys{Card: slot.Off}}), [4]outcome{
+			{init}, {unconf}, {wait}, {oper, "", "stray(bankSlotStatusInd: status of B1:6 for C23:1)"}}},
 		{"card's slot reset", bankd(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Reset: true}}), same("")},
 		{"bankd reports an error", bankd(&rspro.ErrorInd{}), same("")},
-		{"a server's message from the bankd", bankd(&rspro.ResetStateReq{}), same("")},
+		{"a server's message from the bankd", bankd(&rspro.ResetStateReq{}),
+			same("", "stray(resetStateReq: not of a bankd)")},
 
 		{"modem's status", func(b *bench) { b.Status(slot.Phys{VCC: slot.On, CLK: slot.On}) }, [4]outcome{
 			{init}, {unconf}, {wait}, {oper, "", "status(RST=0 VCC=1 CLK=1 CARD=?)", "event-modem-status"}}},
@@ -276,12 +287,12 @@ func TestStaying(t *testing.T) {
 		}, [4]string{"OPERATIONAL", "", "status(RST=0 VCC=1 CLK=1 CARD=?) 7:setAtrRes(ok)",
 			strings.TrimSuffix(entering, " event-bankd-connect") + " ATR(3b021450,true) event-bankd-connect"}},
 		{"ATR for another slot", bankd(&rspro.SetAtrReq{Slot: slot.Client{ID: 9}, ATR: cardATR}),
-			[4]string{"WAIT_BANKD", "", "7:setAtrRes(illegalSlotId)", ""}},
+			[4]string{"WAIT_BANKD", "", "7:setAtrRes(illegalSlotId) stray(setAtrReq: ATR for C9:0)", ""}},
 		{"modem's status", func(b *bench) { b.Status(slot.Phys{VCC: slot.Off}) }, [4]string{"WAIT_BANKD", "", "", ""}},
 		{"card gone", bankd(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}}),
 			[4]string{"WAIT_BANKD", "", "", ""}},
 		{"answer to nothing", bankd(&rspro.TpduCardToModem{From: here, To: me, Data: []byte{0x90, 0}}),
-			[4]string{"WAIT_BANKD", "", "", ""}},
+			[4]string{"WAIT_BANKD", "", "stray(tpduCardToModem: answer without a command)", ""}},
 		{"bankd told again", func(b *bench) { b.told(here, addr1) }, [4]string{"WAIT_BANKD", bankOK, "", ""}},
 		{"other bank slot told", func(b *bench) { b.told(there, addr1) },
 			[4]string{"WAIT_BANKD", bankOK, "", "event-config-bankd"}},
@@ -389,7 +400,8 @@ func TestAuto(t *testing.T) {
 	}
 	b.serverUp()
 	b.told(here, addr1)
-	if got, want := b.all(), [4]string{"UNCONFIGURED", "7:configClientBankRes(illegalClientId)", "", "event-server-connect"}; got != want {
+	if got, want := b.all(), [4]string{"UNCONFIGURED", "7:configClientBankRes(illegalClientId) stray(configClientBankReq: we have no identity yet)",
+		"", "event-server-connect"}; got != want {
 		t.Errorf("bankd before id: got %q, want %q", got, want)
 	}
 	b.fromServer(b.server, pdu(&rspro.ConfigClientIDReq{Slot: me}))
@@ -483,8 +495,12 @@ func TestTransmit(t *testing.T) {
 			t.Errorf("second command: %v, want %v", err, ErrBusy)
 		}
 		// Answers between other slots are none.
+		const strays = "stray(tpduCardToModem: answer of B1:6 for C23:1) stray(tpduCardToModem: answer of B1:5 for C0:0)"
 		b.fromBankd(b.bankd, pdu(&rspro.TpduCardToModem{From: there, To: me, Data: []byte{0x6f, 0}}))
 		b.fromBankd(b.bankd, pdu(&rspro.TpduCardToModem{From: here, To: slot.Client{}, Data: []byte{0x6f, 0}}))
+		if got := b.bankd.take(); got != strays {
+			t.Errorf("got %q, want %q", got, strays)
+		}
 		data := []byte{0x9f, 0x17}
 		b.answer(data...)
 		data[0] = 0 // the message's bytes are not ours
@@ -691,5 +707,34 @@ func TestFlood(t *testing.T) {
 	}
 	if got := b.bankd.take(); !strings.Contains(got, "Close(") {
 		t.Error("the bankd stays")
+	}
+}
+
+// Lines that a peer's messages cause are within its quota, others aren't.
+func TestLogQuota(t *testing.T) {
+	b := reach(t, Operational)
+	b.server.lines, b.bankd.lines = 0, 0
+	gone := pdu(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}})
+	for _, tc := range []struct {
+		name          string
+		event         func()
+		server, bankd int
+	}{
+		{"card gone", func() { b.fromBankd(b.bankd, gone) }, 0, 1},
+		{"card back", b.atr, 0, 1},
+		{"bankd's error", func() { b.fromBankd(b.bankd, pdu(&rspro.ErrorInd{})) }, 0, 1},
+		{"server's error", func() { b.fromServer(b.server, pdu(&rspro.ErrorInd{})) }, 1, 0},
+		{"other bankd, state changed", func() { b.told(there, addr2) }, 2, 0},
+		{"no bankd, state changed", func() { b.told(slot.Bank{}, none) }, 2, 0},
+		{"reset", func() { b.fromServer(b.server, pdu(&rspro.ResetStateReq{})) }, 1, 0},
+		{"another id", func() { b.fromServer(b.server, pdu(&rspro.ConfigClientIDReq{Slot: slot.Client{ID: 24}})) }, 1, 0},
+		{"nobody's message", func() { b.configure(&target{addr: addr1}) }, 0, 0},
+	} {
+		tc.event()
+		if b.server.lines != tc.server || b.bankd.lines != tc.bankd {
+			t.Errorf("%s: %d lines within the server's quota and %d within the bankd's, want %d and %d",
+				tc.name, b.server.lines, b.bankd.lines, tc.server, tc.bankd)
+		}
+		b.server.lines, b.bankd.lines = 0, 0
 	}
 }

@@ -65,8 +65,9 @@ func (r recorder) ResetModem(context.Context) { r.add("ResetModem") }
 // A fakePeer is the other end of a connection that writes a journal.
 type fakePeer struct {
 	journal
-	pong chan bool // results of Probe
-	end  error     // of the connection: nothing more can be sent
+	pong  chan bool // results of Probe
+	end   error     // of the connection: nothing more can be sent
+	lines int       // logged within its quota
 }
 
 func (p *fakePeer) Send(m rspro.Message) error {
@@ -92,6 +93,15 @@ func (p *fakePeer) Reply(req rspro.PDU, m rspro.Message) error {
 func (p *fakePeer) Probe(time.Duration) <-chan bool {
 	p.add("PING")
 	return p.pong
+}
+
+func (p *fakePeer) Stray(pdu rspro.PDU, why string) {
+	p.add("stray(%v: %s)", pdu.Msg.Choice(), why)
+}
+
+func (p *fakePeer) Quota(log *logrus.Entry) *logrus.Entry {
+	p.lines++
+	return log
 }
 
 func (p *fakePeer) Close(err error) { p.add("Close(%v)", err) }
