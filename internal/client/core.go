@@ -89,19 +89,18 @@ type session struct {
 	card    bool      // there is a card: commands may be sent
 	removed bool      // the modem was shown that the card has gone
 	told    slot.Phys // what the bankd knows of the modem; see Core.Status
-	pending *exchange // the command that waits for its answer
+	pending exchange  // the command that waits for its answer; nil: none
 	owed    *debt     // the answer to an abandoned command that may still come
 }
 
-// An exchange is a command and the answer its sender waits for.
-type exchange struct{ done chan answer }
+// An exchange is a command, by the answer its sender waits for. It has room for one: that
+// of session.end.
+type exchange chan answer
 
 type answer struct {
 	data []byte
 	err  error
 }
-
-func (x *exchange) end(data []byte, err error) { x.done <- answer{data, err} }
 
 // A debt is an answer that the bankd owes though nobody wants it any more. As answers carry no
 // mark of their command, none may be sent before that is settled: when the answer comes,
@@ -557,8 +556,7 @@ func (c *Core) cardToModem(p peer, pdu rspro.PDU, m *rspro.TpduCardToModem) {
 	case m.From != s.target.bank || m.To != c.slot:
 		c.stray(p, pdu, fmt.Sprintf("answer of %v for %v", m.From, m.To))
 	case s.pending != nil:
-		s.pending.end(bytes.Clone(m.Data), nil)
-		s.pending = nil
+		s.end(bytes.Clone(m.Data), nil)
 	case s.owed != nil:
 		c.note(logrus.InfoLevel, logrus.Fields{"bytes": len(m.Data)}, "late answer to an abandoned command dropped")
 		s.settle()
@@ -609,10 +607,10 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 	}
 	var a answer
 	select {
-	case a = <-x.done:
+	case a = <-x:
 	case <-ctx.Done():
 		c.abandon(s, x, context.Cause(ctx))
-		a = <-x.done // which it may have got at the last moment
+		a = <-x // which it may have got at the last moment
 	}
 	if a.err == nil {
 		c.source.APDU(tpdu, a.data)
@@ -631,8 +629,8 @@ func (c *Core) trace(what string, b []byte) {
 }
 
 // begin claims the session for a command whose message, but for the data, it returns.
-func (c *Core) begin(ctx context.Context) (*session, *exchange, rspro.TpduModemToCard, error) {
-	fail := func(err error) (*session, *exchange, rspro.TpduModemToCard, error) {
+func (c *Core) begin(ctx context.Context) (*session, exchange, rspro.TpduModemToCard, error) {
+	fail := func(err error) (*session, exchange, rspro.TpduModemToCard, error) {
 		return nil, nil, rspro.TpduModemToCard{}, err
 	}
 	c.mu.Lock()
@@ -645,7 +643,7 @@ func (c *Core) begin(ctx context.Context) (*session, *exchange, rspro.TpduModemT
 		case s.pending != nil:
 			return fail(ErrBusy)
 		case s.owed == nil:
-			s.pending = &exchange{done: make(chan answer, 1)}
+			s.pending = make(exchange, 1)
 			return s, s.pending, rspro.TpduModemToCard{From: c.slot, To: s.target.bank}, nil
 		}
 		settled := s.owed.settled
@@ -662,7 +660,7 @@ func (c *Core) begin(ctx context.Context) (*session, *exchange, rspro.TpduModemT
 }
 
 // abandon ends x with err unless it has ended.
-func (c *Core) abandon(s *session, x *exchange, err error) {
+func (c *Core) abandon(s *session, x exchange, err error) {
 	c.mu.Lock()
 	defer c.release()
 	if s.pending == x {
@@ -831,14 +829,20 @@ func level(on bool) string {
 	return "0"
 }
 
+// end ends the command that waits for its answer. It doesn't block: no command is ended twice, as it
+// no longer waits then. Requires the Core's mu.
+func (s *session) end(data []byte, err error) {
+	s.pending <- answer{data, err}
+	s.pending = nil
+}
+
 // abandon ends the command that waits for its answer with err; the answer is
 // owed from then on. Requires the Core's mu.
 func (s *session) abandon(err error) {
 	if s.pending == nil {
 		return
 	}
-	s.pending.end(nil, err)
-	s.pending = nil
+	s.end(nil, err)
 	s.owed = &debt{
 		settled: make(chan struct{}),
 		limit: time.AfterFunc(debtLimit, func() {
@@ -861,8 +865,7 @@ func (s *session) settle() {
 func (s *session) drop() {
 	s.settle()
 	if s.pending != nil {
-		s.pending.end(nil, ErrGone)
-		s.pending = nil
+		s.end(nil, ErrGone)
 	}
 }
 
