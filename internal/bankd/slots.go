@@ -106,14 +106,24 @@ func parseSlot(line string) (s Slot, err error) {
 	if strings.HasPrefix(s.Spec, softwarePrefix) {
 		return s, nil
 	}
+	if meansSoftware(s.Spec) {
+		return s, fmt.Errorf("third field: a card in software begins with %q, written just so", softwarePrefix)
+	}
 	if s.Pattern, err = compile(s.Spec); err != nil {
 		return s, fmt.Errorf("reader pattern %q: %w", s.Spec, err)
 	}
 	return s, nil
 }
 
+// meansSoftware reports whether a third field is a misspelt card in software rather than a
+// pattern. It may hold keys, which patterns don't: they are shown in logs, and to the server.
+func meansSoftware(spec string) bool {
+	return strings.Contains(strings.ToLower(strings.Join(strings.Fields(spec), "")), softwarePrefix)
+}
+
 // field takes one field and the comma behind it from s. The last one may contain
-// commas when it isn't quoted, and nothing may follow it.
+// commas when it isn't quoted, and nothing may follow it. Errors quote nothing, as there may
+// be keys of a card.
 func field(s string, last bool) (f, rest string, err error) {
 	s = strings.TrimLeft(s, blanks)
 	if strings.HasPrefix(s, `"`) {
@@ -135,9 +145,9 @@ func field(s string, last bool) (f, rest string, err error) {
 		case s == "" && !last:
 			return "", "", errors.New("last field of the line, want three")
 		case s != "" && last:
-			return "", "", fmt.Errorf("%q follows the third field", s)
+			return "", "", errors.New("more follows the third field")
 		case s != "" && s[0] != ',':
-			return "", "", fmt.Errorf("%q follows the closing quote", s)
+			return "", "", errors.New("no comma follows the closing quote")
 		}
 		s = strings.TrimPrefix(s, ",")
 	} else if last {

@@ -51,8 +51,8 @@ func TestParseSlotsErrors(t *testing.T) {
 		{"slot negative", "1,-1,x", `f:1: slot number "-1": want 0..1023`},
 		{"slot not a number", "1,x,x", `f:1: slot number "x": want 0..1023`},
 		{"open quote", `1,0,"abc`, "f:1: reader pattern: no closing quote"},
-		{"text after quote", `"1"0,0,abc`, `f:1: bank id: "0,0,abc" follows the closing quote`},
-		{"fourth field", `"1","0","abc","d"`, `f:1: reader pattern: ",\"d\"" follows the third field`},
+		{"text after quote", `"1"0,0,abc`, "f:1: bank id: no comma follows the closing quote"},
+		{"fourth field", `"1","0","abc","d"`, "f:1: reader pattern: more follows the third field"},
 		{"twice", "1,0,a\n#\n\"1\",\"0\",\"b\"\n", "f:3: bank 1 slot 0 stands in f:1 already"},
 		{"twice for another bank", "7,9,a\n7,9,a\n", "f:2: bank 7 slot 9 stands in f:1 already"},
 		{"pattern", "1,0,a(b", `f:1: reader pattern "a(b": missing closing ): a(b`},
@@ -72,6 +72,31 @@ func TestParseSlotsErrors(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// A card in software that is misspelt is no pattern, and its keys are told nobody.
+func TestMisspeltSoftware(t *testing.T) {
+	const want = `f:1: third field: a card in software begins with "softsim:", written just so`
+	for _, spec := range []string{
+		"softsim :iccid=1,imsi=2,ki=SECRET(",
+		"Softsim:iccid=1,imsi=2,ki=SECRET",
+		"SOFTSIM\t : ki=SECRET",
+		"soft sim:ki=SECRET",
+		"'softsim:ki=SECRET'",
+		`" softsim:ki=SECRET"`,
+	} {
+		if _, err := ParseSlots("f", "1,0,"+spec); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", spec, err, want)
+		}
+	}
+	for _, line := range []string{`1,0,"softsim:"iccid=1,ki=SECRET`, `1,0,"softsim:ki=SECRET`, `1,"0"softsim:ki=SECRET`} {
+		if _, err := ParseSlots("f", line); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: got %v", line, err)
+		}
+	}
+	if s, err := ParseSlots("f", "1,0,softsim reader"); err != nil || len(s) != 1 || s[0].Software() {
+		t.Errorf("a pattern: %v, %v", s, err)
 	}
 }
 
