@@ -136,6 +136,7 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 		return
 	}
 	c.asked = true
+	c.identify.Stop()
 	c.d.mu.Lock()
 	c.client = *m.Slot
 	c.d.mu.Unlock()
@@ -155,7 +156,6 @@ func (c *conn) join() {
 		c.d.contests.Go(func() { c.contest(other, alive) })
 		return
 	}
-	c.identify.Stop()
 	if code := c.d.state.attend(c); code != rspro.OK {
 		c.reply(code)
 		c.d.state.answered(c)
@@ -165,7 +165,6 @@ func (c *conn) join() {
 // contest waits for the other connection of the client to prove that it is alive.
 func (c *conn) contest(other *conn, alive <-chan bool) {
 	if <-alive {
-		c.identify.Stop()
 		c.reply(rspro.IdentityInUse)
 		t := time.NewTimer(refusedFor)
 		defer t.Stop()

@@ -95,6 +95,20 @@ func TestIdentityOfDeadConnection(t *testing.T) {
 	})
 }
 
+// Who has said in time who it is may have to wait longer than that for its name.
+func TestIdentifyLateAndContest(t *testing.T) {
+	simulate(t, func(r *rig) {
+		old := r.session(c23, 0)
+		old.Mute(true)
+		m := r.dial(c23, 0)
+		time.Sleep(9 * time.Second)
+		m.hello()
+		m.wantResult(rspro.OK)
+		m.wantATR(testATR)
+		m.exchange(cmd...)
+	})
+}
+
 // Both may vanish while the first one is asked whether it is alive.
 func TestIdentityContestAbandoned(t *testing.T) {
 	simulate(t, func(r *rig) {
