@@ -107,6 +107,12 @@ const (
 	MaxTPDU = 260
 )
 
+// Lengths of a response: SW1 SW2 and up to 256 bytes of data before them (ISO 7816-3 10.3.2).
+const (
+	MinResponse = 2
+	MaxResponse = 258
+)
+
 // Errors of Core.Transmit.
 var (
 	// ErrNoCard says that there is no card; nothing was sent.

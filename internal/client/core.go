@@ -112,6 +112,8 @@ type debt struct {
 }
 
 const (
+	// minATR is the length of the shortest ATR, TS and T0 (ISO 7816-3 8.2).
+	minATR = 2
 	// debtLimit is how long after a command was abandoned its answer may come: longer than
 	// bankds wait for a card.
 	debtLimit = 35 * time.Second
@@ -521,6 +523,10 @@ func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
 		c.stray(p, pdu, fmt.Sprintf("ATR for %v", m.Slot))
 		c.reply(p, pdu, &rspro.SetAtrRes{Result: rspro.IllegalSlotID})
 		return
+	case len(m.ATR) < minATR:
+		c.stray(p, pdu, fmt.Sprintf("ATR of %d byte", len(m.ATR)))
+		c.reply(p, pdu, &rspro.SetAtrRes{Result: rspro.CardTransmissionError})
+		return
 	}
 	c.source.ATR(m.ATR)
 	atr := bytes.Clone(m.ATR)
@@ -555,6 +561,10 @@ func (c *Core) cardToModem(p peer, pdu rspro.PDU, m *rspro.TpduCardToModem) {
 	switch {
 	case m.From != s.target.bank || m.To != c.slot:
 		c.stray(p, pdu, fmt.Sprintf("answer of %v for %v", m.From, m.To))
+	case s.pending != nil && (len(m.Data) < MinResponse || len(m.Data) > MaxResponse):
+		err := fmt.Errorf("answer of %d bytes: want %d..%d", len(m.Data), MinResponse, MaxResponse)
+		s.abandon(err) // nothing is sent any more until the connection's end is told
+		p.Close(err)
 	case s.pending != nil:
 		s.end(bytes.Clone(m.Data), nil)
 	case s.owed != nil:
@@ -589,8 +599,8 @@ func (c *Core) bankSlotStatus(p peer, pdu rspro.PDU, m *rspro.BankSlotStatusInd)
 
 // Events of the modem.
 
-// Transmit sends a command TPDU of MinTPDU..MaxTPDU bytes to the card and returns the response,
-// data followed by SW1 SW2. One command is outstanding at a time. When ctx ends
+// Transmit sends a command TPDU of MinTPDU..MaxTPDU bytes to the card and returns the response
+// of MinResponse..MaxResponse bytes, data followed by SW1 SW2. One command is outstanding at a time. When ctx ends
 // first, the response is dropped when it comes; until then the next command waits.
 func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err error) {
 	if len(tpdu) < MinTPDU || len(tpdu) > MaxTPDU {

@@ -520,6 +520,47 @@ func TestTransmitLength(t *testing.T) {
 	}
 }
 
+// TestBadResponse: answers that no card gives end the command and the connection.
+func TestBadResponse(t *testing.T) {
+	for _, tc := range []struct {
+		length int
+		want   string // of the bankd's connection
+	}{
+		{0, "Close(answer of 0 bytes: want 2..258)"},
+		{1, "Close(answer of 1 bytes: want 2..258)"},
+		{2, ""},
+		{258, ""},
+		{259, "Close(answer of 259 bytes: want 2..258)"},
+		{3002, "Close(answer of 3002 bytes: want 2..258)"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := reach(t, Operational)
+			done := b.transmit(t.Context(), selectC)
+			b.bankd.take()
+			b.answer(make([]byte, tc.length)...)
+			a := <-done
+			if good := tc.want == ""; good != (a.err == nil) || good != (len(a.data) == tc.length) && tc.length > 0 {
+				t.Errorf("%d bytes: got %d, %v", tc.length, len(a.data), a.err)
+			}
+			if got := b.bankd.take(); got != tc.want {
+				t.Errorf("%d bytes: %q, want %q", tc.length, got, tc.want)
+			}
+		})
+	}
+}
+
+// TestBadATR: an ATR without T0 is none, whatever was there before.
+func TestBadATR(t *testing.T) {
+	for name, b := range map[string]*bench{"card": reach(t, Operational), "no card": staying(t)} {
+		was := b.State().String()
+		b.fromBankd(b.bankd, pdu(&rspro.SetAtrReq{Slot: me, ATR: []byte{0x3b}}))
+		want := [4]string{was, "", "7:setAtrRes(cardTransmissionError) stray(setAtrReq: ATR of 1 byte)", ""}
+		if got := b.all(); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestTransmitEndsWithTheSession(t *testing.T) {
 	for name, end := range map[string]func(*bench){
 		"bankd lost": func(b *bench) { b.bankdDown(b.target) },

@@ -104,10 +104,7 @@ func (c *console) transmit(ctx context.Context, cmd []byte) (data []byte, sw uin
 		if err := c.modem.print("R-APDU: ", response); err != nil {
 			c.modem.fail(err)
 		}
-		n := len(response) - 2
-		if n < 0 {
-			return nil, 0, fmt.Errorf("response of %d bytes has no status", len(response))
-		}
+		n := len(response) - client.MinResponse
 		return response[:n], uint16(response[n])<<8 | uint16(response[n+1]), nil
 	}
 }
