@@ -51,7 +51,8 @@ var (
 type Reader struct {
 	r        io.Reader
 	buf      [MaxFrame]byte
-	pos, end int // of what was read and not returned yet
+	pos, end int  // of what was read and not returned yet
+	begun    bool // a frame was returned
 }
 
 // NewReader returns a Reader of r.
@@ -65,11 +66,15 @@ func (r *Reader) Next() (Stream, []byte, error) {
 	for {
 		n, err := check(r.buf[r.pos:r.end])
 		if err != nil {
+			if what := guess([2]byte(r.buf[r.pos:])); what != "" && !r.begun {
+				err = fmt.Errorf("%w: that looks like %s", err, what)
+			}
 			return 0, nil, err
 		}
 		if n > 0 && r.end-r.pos >= n {
 			f := r.buf[r.pos : r.pos+n : r.pos+n]
 			r.pos += n
+			r.begun = true
 			s := Stream(f[2])
 			if s == RSPRO {
 				return s, f[Overhead:], nil
@@ -116,6 +121,27 @@ func check(b []byte) (int, error) {
 		return 0, fmt.Errorf("ipa: %w %#02x", ErrStream, byte(s))
 	}
 	return n, nil
+}
+
+// guess names the protocol of a peer that isn't an IPA one by the first bytes it sent, as
+// one does who was given the wrong port. Two of them say enough, and a length in
+// their place would be over MaxFrame. Empty: unknown.
+func guess(b [2]byte) string {
+	const space, del = 0x20, 0x7f
+	switch string(b[:]) {
+	case "HT": // a response
+		return "HTTP"
+	case "GE", "HE", "PO", "PU", "DE", "CO", "OP", "TR", "PA", "PR": // the methods
+		return "HTTP"
+	case "\x16\x03", "\x15\x03": // records of a handshake, of an alert
+		return "TLS"
+	case "SS":
+		return "SSH"
+	}
+	if b[0] >= space && b[0] < del && b[1] < del {
+		return "text"
+	}
+	return ""
 }
 
 // fill reads more, making room first.

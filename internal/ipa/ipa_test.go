@@ -155,6 +155,34 @@ type stuck struct{}
 
 func (stuck) Read([]byte) (int, error) { return 0, nil }
 
+// A peer of another protocol is named by what it says first.
+func TestReaderNamesStrangers(t *testing.T) {
+	for in, want := range map[string]string{
+		"GET / HTTP/1.1\r\n":                 "HTTP",
+		"OPTIONS * HTTP/1.1\r\n":             "HTTP",
+		"POST /api/v2/slotmaps HTTP/1.1\r\n": "HTTP",
+		"HTTP/1.1 400 Bad Request\r\n":       "HTTP",
+		"\x16\x03\x01\x02\x00\x01":           "TLS",
+		"\x15\x03\x01\x00\x02\x02\x28":       "TLS",
+		"SSH-2.0-OpenSSH_9.2\r\n":            "SSH",
+		"220 mail.example ESMTP\r\n":         "text",
+		"hello\n":                            "text",
+		"~\n":                                "text",
+		"\x00\x00":                           "",
+		"\x16\x04":                           "",
+		"\xff\xff":                           "",
+	} {
+		if _, err := drain(iotest.OneByteReader(strings.NewReader(in))); want == "" && strings.Contains(err.Error(), "looks like") ||
+			want != "" && !strings.HasSuffix(err.Error(), ": that looks like "+want) {
+			t.Errorf("%q: %v, want a guess at %q", in, err, want)
+		}
+	}
+	// Later than at the beginning it is a broken frame.
+	if _, err := drain(bytes.NewReader(append(unhex(t, stream), "GET "...))); err.Error() != "ipa: frame too long: 18248 bytes, at most 4096" {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What is known to be wrong is said before more is read.
 func TestReaderSaysWhatWasWrong(t *testing.T) {
 	for in, want := range map[string]string{

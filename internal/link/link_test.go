@@ -365,6 +365,13 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
+	bothEnds(t, "another protocol", func(t *testing.T, o link.Options) {
+		b := newMuteBench(t, o, true)
+		b.peer.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+		if err := <-b.ended; !strings.HasSuffix(err.Error(), "that looks like HTTP") {
+			t.Errorf("Run returned %v", err)
+		}
+	})
 	bothEnds(t, "peer closes", func(t *testing.T, o link.Options) {
 		b := newBench(t, o)
 		synctest.Wait()

@@ -64,9 +64,8 @@ type session struct {
 func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	addr := nc.RemoteAddr().String()
 	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": addr})
-	head := &head{Conn: nc}
 	s := &session{sessions: ss, hello: make(chan rspro.PDU, 1)}
-	s.conn = link.New(head, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
+	s.conn = link.New(nc, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
 	if oldest := ss.strangers.add(s.conn); oldest != nil {
 		oldest.Close(errCrowd)
 	}
@@ -77,10 +76,10 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	switch ok := <-accepted; {
 	case ok, ctx.Err() != nil:
 		log.WithError(err).Info("connection ended")
-	case head.empty() && errors.Is(err, io.EOF):
-		log.Debug("connection without a word") // a port scan, a health check
+	case !s.greeted && errors.Is(err, io.EOF):
+		log.Debug("connection without a connect request") // a port scan, a health check
 	default:
-		log.WithError(err).Warn("connection ended before its peer was accepted" + head.guess())
+		log.WithError(err).Warn("connection ended before its peer was accepted")
 	}
 }
 

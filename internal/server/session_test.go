@@ -515,11 +515,11 @@ func TestBadInput(t *testing.T) {
 // TestStranger connects programs that don't speak RSPRO: the log says what they are.
 func TestStranger(t *testing.T) {
 	for _, tt := range []struct{ says, log string }{
-		{"GET / HTTP/1.1\r\n\r\n", "an HTTP client on the RSPRO port"},
-		{"OPTIONS * HTTP/1.1\r\n\r\n", "an HTTP client on the RSPRO port"},
-		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "a TLS client on the RSPRO port"},
-		{"SSH-2.0-OpenSSH_9.2\r\n", "an SSH client on the RSPRO port"},
-		{"", "connection without a word"},
+		{"GET / HTTP/1.1\r\n\r\n", "looks like HTTP"},
+		{"OPTIONS * HTTP/1.1\r\n\r\n", "looks like HTTP"},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "looks like TLS"},
+		{"SSH-2.0-OpenSSH_9.2\r\n", "looks like SSH"},
+		{"", "connection without a connect request"},
 	} {
 		inWorld(t, func(t *testing.T, w *world) {
 			c, err := w.net.Host("10.0.0.7").Dial(t.Context(), netip.MustParseAddrPort(serverAddr))
