@@ -745,3 +745,34 @@ func TestLogFlood(t *testing.T) {
 		})
 	}
 }
+
+// A server that was restarted has given our assigned slot to another client.
+func TestAssignedSlotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(cfg *client.Config) { cfg.Auto, cfg.Slot = true, slot.Client{} })
+		assign := func(s slot.Client) {
+			if req := w.meetServer(); req.Slot != nil {
+				t.Errorf("presents itself as %v, want an id to be assigned", *req.Slot)
+			}
+			w.server.Send(&rspro.ConfigClientIDReq{Slot: s})
+			testnet.Expect[*rspro.ConfigClientIDRes](w.server)
+		}
+		first, second := slot.Client{ID: 1023}, slot.Client{ID: 1022}
+		assign(first)
+		w.server.Close()
+		for range 2 {
+			w.server = testnet.AcceptPeer(t, w.serverLn)
+			m, req := testnet.ExpectPDU[*rspro.ConnectClientReq](w.server)
+			if m.Slot == nil || *m.Slot != first {
+				t.Errorf("comes back as %v, want %v", m.Slot, first)
+			}
+			w.server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server), Result: rspro.IdentityInUse})
+		}
+		assign(second)
+		w.tell(here, bankAddr)
+		if req := w.meetBankd(rspro.OK); req.Slot == nil || *req.Slot != second {
+			t.Errorf("presents itself to the bankd as %v, want %v", req.Slot, second)
+		}
+		w.logged("asking for another one")
+	})
+}

@@ -53,7 +53,8 @@ type Core struct {
 	log      *logrus.Entry
 	state    State
 	slot     slot.Client
-	assigned bool    // slot is known: always, but for Config.Auto before configClientIdReq
+	assigned bool    // slot is ours: always, but for Config.Auto before configClientIdReq, or when others have it
+	refusals int     // how often in a row the server has said that others have the assigned slot
 	target   *target // the bankd to use; nil: none
 	retarget context.CancelFunc
 	server   link.State
@@ -188,7 +189,7 @@ type Info struct {
 	BankdState  link.State
 	Bank        slot.Bank // the slot of Bankd
 	Slot        slot.Client
-	Assigned    bool // Slot is known: always, but for Config.Auto before the server has assigned it
+	Assigned    bool // Slot is ours: always, but for Config.Auto while the server is to assign one
 }
 
 // Info returns how the client stands.
@@ -233,6 +234,7 @@ func (c *Core) serverCaller() *link.Caller {
 		},
 		Accept: func(_ *link.Conn, res rspro.Response) error {
 			if r := res.ResultCode(); r != rspro.OK {
+				c.serverRefused(r)
 				return &link.RefusedError{Result: r}
 			}
 			c.serverUp()
@@ -333,10 +335,32 @@ func (c *Core) serverUp() {
 	c.mu.Lock()
 	defer c.release()
 	c.server = link.Connected
+	c.refusals = 0
 	if c.state == Init {
 		c.become(Unconfigured)
 	}
 	c.cause(serverConnect)
+}
+
+// maxRefusals is how often in a row the server may say that others have the slot it had assigned us
+// before we ask for another one. It has seen them alive each time, but once that may have been
+// a last sign of our own connection before this one; and another slot has none of our maps.
+const maxRefusals = 2
+
+// serverRefused: the server has not accepted us. One that was started anew doesn't know whom
+// it had assigned slots, and may have given ours to a client that came first: in that case we ask
+// for another one. Until there is one a session with the bankd goes on.
+func (c *Core) serverRefused(r rspro.ResultCode) {
+	c.mu.Lock()
+	defer c.release()
+	if !c.cfg.Auto || !c.assigned || r != rspro.IdentityInUse {
+		return
+	}
+	if c.refusals++; c.refusals < maxRefusals {
+		return
+	}
+	c.assigned, c.refusals = false, 0
+	c.note(logrus.WarnLevel, nil, "another client has the slot that the server assigned us: asking for another one")
 }
 
 func (c *Core) serverState(s link.State) {
@@ -366,8 +390,10 @@ func (c *Core) fromServer(p peer, pdu rspro.PDU) {
 func (c *Core) configClientID(p peer, pdu rspro.PDU, m *rspro.ConfigClientIDReq) {
 	c.hear(p)
 	defer c.release()
-	if !c.assigned || c.slot != m.Slot {
+	if c.slot != m.Slot {
 		c.configureLocked(nil)
+	}
+	if !c.assigned || c.slot != m.Slot {
 		c.slot, c.assigned = m.Slot, true
 		c.log = c.log.WithField("slot", m.Slot)
 		c.note(logrus.InfoLevel, nil, "server assigned us this slot")

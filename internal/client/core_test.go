@@ -417,6 +417,55 @@ func TestAuto(t *testing.T) {
 	}
 }
 
+// TestAssignedToOthers: an assigned slot that others have is given up at the second refusal in a row.
+func TestAssignedToOthers(t *testing.T) {
+	const inUse, other = rspro.IdentityInUse, rspro.IllegalClientID
+	for _, tc := range []struct {
+		name    string
+		auto    bool
+		results []rspro.ResultCode
+		keeps   bool
+	}{
+		{"once", true, []rspro.ResultCode{inUse}, true},
+		{"twice", true, []rspro.ResultCode{inUse, inUse}, false},
+		{"not in a row", true, []rspro.ResultCode{inUse, rspro.OK, inUse}, true},
+		{"for other reasons", true, []rspro.ResultCode{other, other, other}, true},
+		{"the user's", false, []rspro.ResultCode{inUse, inUse, inUse}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t, Config{Auto: tc.auto, Slot: me})
+			server := b.serverCaller()
+			b.serverUp()
+			b.fromServer(b.server, pdu(&rspro.ConfigClientIDReq{Slot: me}))
+			b.told(here, addr1)
+			b.accepted(t)
+			for _, r := range tc.results {
+				err := server.Accept(nil, &rspro.ConnectClientRes{Result: r})
+				if refused, _ := errors.AsType[*link.RefusedError](err); (r != rspro.OK) != (refused != nil) {
+					t.Errorf("%v: %v", r, err)
+				}
+			}
+			if s := server.Hello().(*rspro.ConnectClientReq).Slot; tc.keeps != (s != nil) || tc.keeps != b.Info().Assigned {
+				t.Errorf("presents itself as %v, want to: %v", s, tc.keeps)
+			}
+			// With the bankd it is who it was, until it is another.
+			b.all()
+			b.atr()
+			if got, want := b.all(), [4]string{"OPERATIONAL", "", "7:setAtrRes(ok)", "ATR(3b021450,true)"}; got != want {
+				t.Errorf("session: got %q, want %q", got, want)
+			}
+			b.fromServer(b.server, pdu(&rspro.ConfigClientIDReq{Slot: me}))
+			if got, want := b.all(), [4]string{"OPERATIONAL", "7:configClientIdRes(ok)", "", ""}; got != want {
+				t.Errorf("the same id: got %q, want %q", got, want)
+			}
+			b.fromServer(b.server, pdu(&rspro.ConfigClientIDReq{Slot: slot.Client{ID: 1022}}))
+			if got, want := b.all(), [4]string{"UNCONFIGURED", "7:configClientIdRes(ok)", "", leaving}; got != want {
+				t.Errorf("another id: got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 func TestStatus(t *testing.T) {
 	on := slot.Phys{VCC: slot.On, CLK: slot.On}
 	b := reach(t, WaitBankd)
