@@ -254,8 +254,12 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 		s.setLocked(b, b.restLocked(), nil)
 		s.hurryLocked(b)
 	}
+	moved := from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
+	if moved && b.state != Free && b.state != Carded && !m.served {
+		s.setLocked(b, b.restLocked(), nil) // what failed at the old place
+	}
 	s.tellLocked(b)
-	return m, gone || came || from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
+	return m, gone || came || moved
 }
 
 // leftFor says what became of a card in p where there is to now.

@@ -229,6 +229,42 @@ func TestCardHangsPatientClient(t *testing.T) {
 	})
 }
 
+// A hanging call that returns has its card tried at once.
+func TestCardHangsForAWhile(t *testing.T) {
+	simulate(t, func(r *rig) {
+		m := r.patient(c23, 0)
+		release := r.cards[0].hold()
+		m.command(cmd...)
+		m.Patience = time.Minute
+		m.wantCard(slot.Off)
+		m.Quiet(5 * time.Second)
+		start := time.Now()
+		release()
+		m.wantCardBack(testATR)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("tried after %v, want 0s", d)
+		}
+		m.exchange(cmd...)
+		r.wantCounts(0, 2, 1)
+	})
+}
+
+// What failed while there was another pcscd, or none, isn't what is wrong now.
+func TestOldError(t *testing.T) {
+	simulate(t, func(r *rig) {
+		m := r.patient(c23, 5)
+		r.cards[5].set(func(c *reader) { c.failWith = fmt.Errorf("transmit: %w", ErrNoService) })
+		m.command(cmd...)
+		m.wantCard(slot.Off)
+		r.wantSlot(5, "MAPPED, client C23:0, transmit: pcscd doesn't answer")
+		var were []Reader
+		r.pcscd.change(func(rs []Reader) []Reader { were = rs; return nil })
+		r.wantSlot(5, "MAPPED, client C23:0, pcscd doesn't answer")
+		r.pcscd.change(func([]Reader) []Reader { return were[:5] })
+		r.wantSlot(5, `MAPPED, client C23:0, no reader matches "^Fake Reader 05$"`)
+	})
+}
+
 // A slot that gave up on hanging calls works again with a new pcscd, though the calls hang on.
 func TestNewPCSCDEndsHanging(t *testing.T) {
 	simulate(t, func(r *rig) {

@@ -152,7 +152,7 @@ func (w *worker) wanted() bool {
 }
 
 // leave is the end of the worker. If it was abandoned, its call has returned now: the
-// card is closed, and the slot may have a new worker where too many hung.
+// card is closed, and who waits for it needn't wait for the next try.
 func (w *worker) leave() {
 	w.stop()
 	s, b := w.d.state, w.bay
@@ -172,9 +172,7 @@ func (w *worker) leave() {
 		return // it doesn't count any more
 	}
 	b.abandoned--
-	if b.user != nil && b.work == nil && !s.closing {
-		s.start(b, false)
-	}
+	s.hurryLocked(b)
 }
 
 // begin and end enclose a call to the card. When one of them has returned false, the
