@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"remsim/internal/client"
 	"remsim/internal/slot"
@@ -21,11 +22,19 @@ type console struct {
 	msg     io.Writer // standard error
 	explain bool      // say what status words mean
 
+	reset resetting // the last RESET, unless a command was answered after it
+
 	// What is known of the card, for the words that make TPDUs; see console.with.
 	card    chan struct{} // modem.ready of that card
 	cla     byte          // class of its commands
 	claSure bool          // the card has taken it
 	file    file          // the selected file; unknown without one
+}
+
+// A resetting is a RESET whose ATR may still come.
+type resetting struct {
+	done  <-chan struct{} // nil: there is none
+	limit <-chan time.Time
 }
 
 const (
@@ -47,6 +56,7 @@ func (c *console) execute(ctx context.Context, next func() (string, error), wher
 		line, err := next()
 		switch {
 		case err == io.EOF:
+			c.settle(ctx)
 			return nil
 		case err != nil && err != errLong:
 			return fmt.Errorf("read standard input: %w", err)
@@ -65,6 +75,18 @@ func (c *console) execute(ctx context.Context, next func() (string, error), wher
 		if err != nil {
 			c.say("%s%v", where(n), err)
 		}
+	}
+}
+
+// settle waits for the ATR of a last RESET: what isn't sent yet when the client ends is lost.
+func (c *console) settle(ctx context.Context) {
+	if c.reset.done == nil {
+		return
+	}
+	select {
+	case <-c.reset.done:
+	case <-c.reset.limit:
+	case <-ctx.Done():
 	}
 }
 
@@ -101,6 +123,7 @@ func (c *console) transmit(ctx context.Context, cmd []byte) (data []byte, sw uin
 		case err != nil:
 			return nil, 0, err
 		}
+		c.reset = resetting{}
 		if err := c.modem.print("R-APDU: ", response); err != nil {
 			c.modem.fail(err)
 		}
@@ -116,6 +139,7 @@ func (reset) run(ctx context.Context, c *console) error {
 		return err
 	}
 	c.file = file{}
+	c.reset = resetting{c.modem.willReset(), time.After(resetWait)}
 	c.core.Status(slot.Phys{Reset: true, VCC: slot.Off, CLK: slot.Off, Card: slot.On})
 	c.core.Status(slot.Phys{VCC: slot.On, CLK: slot.On, Card: slot.On})
 	return nil

@@ -19,8 +19,13 @@ import (
 	"remsim/internal/gsmtap"
 )
 
-// cardWait is how long a line waits for a card.
-const cardWait = 30 * time.Second
+const (
+	// cardWait is how long a line waits for a card.
+	cardWait = 30 * time.Second
+	// resetWait is how long after a RESET the end of the input waits for the ATR: longer than a
+	// card takes. A bankd that doesn't know AtrAfterReset tells none unless it is another one.
+	resetWait = 5 * time.Second
+)
 
 var errNoCard = fmt.Errorf("no card within %v", cardWait)
 
@@ -87,6 +92,7 @@ type modem struct {
 	card  bool
 	atr   []byte        // of the card
 	ready chan struct{} // closed when there is a card; another one for each card
+	reset chan struct{} // closed when what came of a reset is known; nil: none was asked for
 }
 
 // Remote has nothing to switch.
@@ -95,6 +101,9 @@ func (*modem) Remote(context.Context, bool) {}
 // ATR shows the ATR, but not one that is told again after a reset: a script that
 // knows the C suite waits for no line then.
 func (m *modem) ATR(_ context.Context, atr []byte, card bool) {
+	if card {
+		defer m.wasReset()
+	}
 	m.mu.Lock()
 	again := card && m.card && bytes.Equal(atr, m.atr)
 	m.mu.Unlock()
@@ -139,7 +148,10 @@ func (m *modem) facts() []string {
 func (*modem) Insert(context.Context) {}
 
 // Remove makes lines wait for the next card.
-func (m *modem) Remove(context.Context) { m.gone(m.next()) }
+func (m *modem) Remove(context.Context) {
+	m.gone(m.next())
+	m.wasReset()
+}
 
 // ResetModem has nothing to reset.
 func (*modem) ResetModem(context.Context) {}
@@ -150,6 +162,26 @@ func (m *modem) gone(ready chan struct{}) {
 	defer m.mu.Unlock()
 	if m.card && m.ready == ready {
 		m.card, m.ready = false, make(chan struct{})
+	}
+}
+
+// willReset returns a channel that is closed with the next ATR or the card's end.
+func (m *modem) willReset() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.reset == nil {
+		m.reset = make(chan struct{})
+	}
+	return m.reset
+}
+
+// wasReset says what came of a reset, if one was asked for.
+func (m *modem) wasReset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.reset != nil {
+		close(m.reset)
+		m.reset = nil
 	}
 }
 

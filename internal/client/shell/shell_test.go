@@ -237,6 +237,52 @@ func TestPipe(t *testing.T) {
 	})
 }
 
+// A RESET at the end of the input is not cut off: it is sent, and what comes of it is shown.
+func TestResetAtTheEnd(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		in    string
+		then  func(*world) // 1 s after the RESET
+		takes time.Duration
+		out   string // beside the first ATRs
+	}{
+		{"other ATR", "RESET", func(w *world) { w.card(0x3b, 0x01) }, time.Second, "SET_ATR: 3b 01 \n"},
+		{"same ATR", "RESET\n", func(w *world) { w.card(0x3b, 0x02) }, time.Second, ""},
+		{"card gone", "RESET", func(w *world) {
+			w.bankd.Send(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}})
+		}, time.Second, ""},
+		{"bankd gone", "RESET", func(w *world) { w.bankd.Close() }, time.Second, ""},
+		{"signal", "RESET", func(w *world) { w.stop() }, time.Second, ""},
+		{"bankd that tells no ATR", "RESET", func(w *world) {}, resetWait, ""},
+		{"lines after it, and a bankd that tells no ATR", "RESET\n\na0b000000a\nhelp", func(w *world) {
+			w.answer("a0b000000a", 0x90, 0x00)
+		}, time.Second, "R-APDU: 90 00 \n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.meet()
+				w.card(0x3b, 0x02)
+				before := w.out.String()
+				w.typed(tc.in)
+				w.in.Close()
+				start := time.Now()
+				w.phys(slot.Phys{Reset: true, VCC: slot.Off, CLK: slot.Off, Card: slot.On})
+				w.phys(slot.Phys{VCC: slot.On, CLK: slot.On, Card: slot.On})
+				time.Sleep(time.Second)
+				tc.then(w)
+				w.end()
+				if d := time.Since(start); d != tc.takes {
+					t.Errorf("ends after %v, want %v", d, tc.takes)
+				}
+				if got := strings.TrimPrefix(w.out.String(), before); got != tc.out {
+					t.Errorf("standard output %q, want %q", got, tc.out)
+				}
+			})
+		})
+	}
+}
+
 func TestTwoLinesInOneRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
