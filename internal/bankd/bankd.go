@@ -268,7 +268,7 @@ func (d *bankd) writeReport(w io.Writer) {
 		}
 		b.WriteByte('\n')
 	}
-	for c := range d.conns {
+	for _, c := range d.conns {
 		fmt.Fprintf(&b, "connection %v: %v", c.link.RemoteAddr(), c.state)
 		if c.state != WaitID {
 			fmt.Fprintf(&b, ", client %v", c.client)

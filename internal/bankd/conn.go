@@ -59,28 +59,20 @@ func (d *bankd) serve(nc net.Conn) {
 	c := &conn{d: d, vcc: true, log: d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})}
 	c.link = link.New(nc, link.Options{Listener: true, Identity: d.identity, Handle: c.handle, Log: c.log})
 	s := d.state
-	s.mu.Lock()
-	full, closing := len(s.conns) >= d.cfg.MaxConnections, s.closing
-	if !full && !closing {
-		s.conns[c] = struct{}{}
-	}
-	s.mu.Unlock()
-	if full || closing {
-		if full {
-			c.log.Warnf("refused: there are %d connections already", d.cfg.MaxConnections)
-		}
+	crowded, err := s.enter(c, d.cfg.MaxConnections)
+	if err != nil {
+		c.log.WithError(err).Warn("refused")
 		nc.Close()
 		return
 	}
+	if crowded != nil {
+		crowded.link.Close(errCrowded)
+	}
 
 	c.identify = time.AfterFunc(identifyWithin, func() { c.link.Close(errNobody) })
-	err := c.link.Run(d.life)
+	err = c.link.Run(d.life)
 	c.identify.Stop()
-
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.releaseLocked(c)
-	s.mu.Unlock()
+	s.leave(c)
 	level := logrus.WarnLevel
 	if errors.Is(err, io.EOF) || errors.Is(err, errStopping) || errors.Is(err, errUnmapped) {
 		level = logrus.InfoLevel

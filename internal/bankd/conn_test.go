@@ -48,18 +48,61 @@ func TestConnectionsCostNoSlot(t *testing.T) {
 	})
 }
 
+// Where there are too many connections, those with maps stay.
 func TestMaxConnections(t *testing.T) {
 	simulate(t, func(r *rig) {
 		one := r.session(c23, 0)
-		two := r.connect(c42, 1)
-		two.wantResult(rspro.CardNotPresent)
+		silent := r.dial(c42, 1)
+		synctest.Wait()
+		unmapped := r.connect(slot.Client{ID: 7}, 1)
+		unmapped.wantResult(rspro.CardNotPresent)
+		silent.ExpectEnd(time.Second)
+		r.wantLog(logrus.WarnLevel, "there are too many connections", "10.0.0.3")
+		two := r.session(c42, 1)
+		unmapped.ExpectEnd(time.Second)
 		r.dial(c42, 1).ExpectEnd(time.Second)
-		r.wantLog(logrus.WarnLevel, "refused: there are 2 connections already", "10.0.0.3")
+		r.wantLog(logrus.WarnLevel, "refused", "there are 2 connections already, all with maps", "10.0.0.3")
 		one.exchange(cmd...)
 		two.Close()
 		synctest.Wait()
-		r.connect(c42, 1).wantResult(rspro.CardNotPresent)
+		r.connect(c42, 1).wantResult(rspro.OK)
 	}, func(cfg *setup) { cfg.MaxConnections = 2 })
+}
+
+// Strangers that hold all connections there may be keep nobody out who has a map.
+func TestStrangersMakeRoom(t *testing.T) {
+	simulate(t, func(r *rig) {
+		const limit = 2*slots + 64
+		r.create(c23, 0)
+		other := r.patient(c42, 1)
+		r.pcscd.pull(1) // it waits for its card, and has a map
+		other.wantCard(slot.Off)
+		r.wantError(1, "it was pulled")
+		var strangers []*modem
+		for i := range limit {
+			m := r.connect(slot.Client{ID: uint16(100 + i)}, 0)
+			m.wantResult(rspro.CardNotPresent)
+			strangers = append(strangers, m)
+		}
+		m := r.connect(c23, 0)
+		m.wantResult(rspro.OK)
+		m.wantATR(testATR)
+		m.exchange(cmd...)
+		for i, s := range strangers {
+			if i < 2 {
+				s.ExpectEnd(time.Second)
+			} else {
+				s.Quiet(0)
+			}
+		}
+		r.pcscd.insert(1, testATR)
+		other.wantCardBack(testATR)
+		other.exchange(cmd...)
+		// One that has left its place may be mapped when it comes back.
+		r.create(strangers[0].slot, 2)
+		again := r.connect(strangers[0].slot, 2)
+		again.wantResult(rspro.OK)
+	})
 }
 
 // A second connection of a client is refused while the first is alive.

@@ -76,7 +76,7 @@ type state struct {
 	bays    []*bay                  // by slot number
 	byMap   map[slot.Client]*bay    // the slot a client is mapped to
 	clients map[slot.Client]*conn   // who has said who it is
-	conns   map[*conn]struct{}      // all connections of the data listener
+	conns   []*conn                 // all connections of the data listener, oldest first
 	server  *link.Conn              // the accepted control connection, or nil
 	tells   bool                    // server wants to know of maps and slots (RSPRO bankState)
 	readers []Reader                // as told last; nil: no pcscd
@@ -113,7 +113,6 @@ func newState(bankID, slots uint16) *state {
 		bays:    make([]*bay, slots),
 		byMap:   make(map[slot.Client]*bay),
 		clients: make(map[slot.Client]*conn),
-		conns:   make(map[*conn]struct{}),
 		idle:    make(chan struct{}),
 	}
 	for i := range s.bays {
@@ -127,6 +126,7 @@ var (
 	errUnmapped = errors.New("its map was removed")
 	errReplaced = errors.New("it doesn't answer, and its client is back on another one")
 	errStopping = errors.New("the bankd stops")
+	errCrowded  = errors.New("there are too many connections, and of those without a map it is the oldest")
 	errNobody   = fmt.Errorf("it didn't say who it is within %v", identifyWithin)
 )
 
@@ -328,6 +328,38 @@ func (s *state) releaseLocked(c *conn) {
 	}
 }
 
+// enter makes c one of the connections, of which there are limit at most. When there are as
+// many, the oldest one without a map makes room: it is returned, to be closed. So whoever holds
+// all connections keeps out nobody who has a map.
+func (s *state) enter(c *conn, limit int) (out *conn, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, errStopping
+	}
+	if len(s.conns) >= limit {
+		i := slices.IndexFunc(s.conns, func(c *conn) bool { return c.bay == nil || c.over })
+		if i < 0 {
+			return nil, fmt.Errorf("there are %d connections already, all with maps", limit)
+		}
+		out = s.conns[i]
+		s.releaseLocked(out)
+		s.conns = slices.Delete(s.conns, i, i+1)
+	}
+	s.conns = append(s.conns, c)
+	return out, nil
+}
+
+// leave is the end of c.
+func (s *state) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.releaseLocked(c)
+	if i := slices.Index(s.conns, c); i >= 0 { // else it made room
+		s.conns = slices.Delete(s.conns, i, i+1)
+	}
+}
+
 // join makes c known as its client. When there is one already, it is returned.
 func (s *state) join(c *conn) (other *conn) {
 	s.mu.Lock()
@@ -380,7 +412,7 @@ func (s *state) close() (leave []*conn) {
 	if s.working == 0 {
 		close(s.idle)
 	}
-	for c := range s.conns {
+	for _, c := range s.conns {
 		if c.state != Served {
 			leave = append(leave, c)
 		}

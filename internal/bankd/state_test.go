@@ -73,7 +73,7 @@ func TestClosedState(t *testing.T) {
 	s := newState(5, 4)
 	s.start = func(*bay, bool) { t.Error("a card goroutine starts") }
 	c := &conn{client: slot.Client{ID: 1}, state: WaitMap, answered: true}
-	s.conns[c], s.clients[c.client] = struct{}{}, c
+	s.conns, s.clients[c.client] = []*conn{c}, c
 	if leave := s.close(); len(leave) != 1 || leave[0] != c {
 		t.Errorf("to be closed: %v", leave)
 	}
