@@ -639,6 +639,7 @@ func TestBadATRAndCardHangsAtClose(t *testing.T) {
 		m.wantResult(rspro.CardUnresponsive)
 		r.wantError(0, "card call timed out")
 		m.Close()
+		synctest.Wait() // else the card may be tried for it
 		r.cards[0].set(func(c *reader) { c.atr, c.onOpen, c.gate = testATR, nil, nil })
 		close(gate)
 		r.wantSlot(0, "FAILED, client C23:0, card call timed out")
