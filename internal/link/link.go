@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,8 +31,11 @@ const MaxPDU = 1016
 const (
 	pingInterval = 30 * time.Second // from a PONG to the next PING
 	pongTimeout  = 10 * time.Second
-	writeTimeout = 10 * time.Second
+	writeTimeout = 10 * time.Second // for maxWrite bytes
 
+	// maxWrite is how many bytes are written at once. A peer that reads slowly, such as one over
+	// a mobile network, takes that much in time.
+	maxWrite = 4 << 10
 	// maxQueue is how many bytes wait for the writer. A bankd with 1023 slots is told
 	// all its maps at once, in 37 KiB.
 	maxQueue = 256 << 10
@@ -45,7 +49,7 @@ var (
 	ErrTimeout   = errors.New("link: no response in time")
 	ErrNoPong    = errors.New("link: no PONG within 10s")
 	ErrQueueFull = errors.New("link: peer doesn't keep up: 256 KiB wait to be sent")
-	ErrStalled   = errors.New("link: peer took nothing for 10s")
+	ErrStalled   = errors.New("link: peer took next to nothing for 10s")
 	ErrVersion   = errors.New("link: unsupported protocol version")
 	ErrStrays    = errors.New("link: 100 messages out of place within a minute")
 )
@@ -399,14 +403,16 @@ func (c *Conn) flush() bool {
 	c.out, c.spare = c.spare[:0], nil
 	c.mu.Unlock()
 
-	// A deadline that can't be set is that of a closed stream: Write will say so.
-	_ = c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := c.nc.Write(b); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = ErrStalled
+	for piece := range slices.Chunk(b, maxWrite) {
+		// A deadline that can't be set is that of a closed stream: Write will say so.
+		_ = c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := c.nc.Write(piece); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = ErrStalled
+			}
+			c.Close(streamError(err))
+			return false
 		}
-		c.Close(streamError(err))
-		return false
 	}
 	if cap(b) <= keepQueue {
 		c.mu.Lock()

@@ -558,6 +558,46 @@ func TestWriter(t *testing.T) {
 			testnet.Expect[*rspro.TpduModemToCard](b.peer)
 		}
 	})
+	in(t, "a slow reader", func(t *testing.T) {
+		n := testnet.New()
+		h := n.Host("10.0.0.1")
+		ln, err := h.Listen(t.Context(), ":1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		nc, err := h.Dial(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		c := link.New(nc, link.Options{})
+		for range 700 { // much more than the stream holds
+			if err := c.Send(tpdu); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			for range 140 {
+				time.Sleep(time.Second)
+				if _, err := io.ReadFull(peer, make([]byte, 1<<10)); err != nil {
+					t.Error(err)
+					break
+				}
+				peer.Write([]byte{0, 1, 0xfe, 1}) // PONG
+			}
+			c.Close(errBoom)
+		})
+		if err := c.Run(t.Context()); err != errBoom {
+			t.Errorf("Run returned %v, want %v", err, errBoom)
+		}
+		reader.Wait()
+	})
 	in(t, "close while the writer waits", func(t *testing.T) {
 		b := newBench(t, link.Options{})
 		b.far.Stall()
