@@ -218,6 +218,9 @@ func TestSIM(t *testing.T) {
 		synctest.Wait()
 		w.card(0x3b, 0x01)
 		w.dialog("read record 1", "00b2010400", "6a83")
+		// So may be one with another ATR.
+		w.card(0x3b, 0x02)
+		w.dialog("read record 1", "00b2010400", "6e00", "a0b2010400", "9402")
 	})
 }
 
