@@ -214,10 +214,10 @@ func (d *bankd) command(log *logrus.Entry, c *link.Conn, p rspro.PDU) {
 		lost = d.removeAll()
 		res = &rspro.ResetStateRes{Result: code}
 	case *rspro.ErrorInd:
-		log.WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the server reports an error")
+		c.Quota(log).WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the server reports an error")
 		return
 	default:
-		log.Warn("ignored an unexpected message")
+		c.Stray(p, "not of a server")
 		return
 	}
 	log.WithField("result", code).Info("from the server")

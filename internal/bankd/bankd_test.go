@@ -399,7 +399,7 @@ func TestStatusOfOthersIgnored(t *testing.T) {
 		if _, _, resets, _ := r.cards[0].count(); resets != 0 {
 			t.Errorf("%d resets", resets)
 		}
-		r.wantLog(logrus.WarnLevel, "ignored a clientSlotStatusInd", "C42:1")
+		r.wantLog(logrus.WarnLevel, "message passed over: from C42:1 to B1:0 in state SERVED", "clientSlotStatusInd", `client="C23:0"`)
 	})
 }
 

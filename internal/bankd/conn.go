@@ -31,8 +31,7 @@ type conn struct {
 	// These belong to the read loop.
 	asked bool // it has sent connectClientReq
 
-	// These are set by the read loop before state knows the client, and stay.
-	log *logrus.Entry
+	// This is set by the read loop before state knows the client, and stays.
 	req rspro.PDU // its connectClientReq, to answer it
 
 	// These are set once it has said who it is, and stay.
@@ -56,12 +55,13 @@ type conn struct {
 
 // serve is the life of one connection.
 func (d *bankd) serve(nc net.Conn) {
-	c := &conn{d: d, vcc: true, log: d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})}
-	c.link = link.New(nc, link.Options{Listener: true, Identity: d.identity, Handle: c.handle, Log: c.log})
+	c := &conn{d: d, vcc: true}
+	log := d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})
+	c.link = link.New(nc, link.Options{Listener: true, Identity: d.identity, Handle: c.handle, Log: log})
 	s := d.state
 	crowded, err := s.enter(c, d.cfg.MaxConnections)
 	if err != nil {
-		c.log.WithError(err).Warn("refused")
+		log.WithError(err).Warn("refused")
 		nc.Close()
 		return
 	}
@@ -77,7 +77,7 @@ func (d *bankd) serve(nc net.Conn) {
 	if errors.Is(err, io.EOF) || errors.Is(err, errStopping) || errors.Is(err, errUnmapped) {
 		level = logrus.InfoLevel
 	}
-	c.log.WithError(err).Log(level, "connection ended")
+	c.link.Log().WithError(err).Log(level, "connection ended")
 }
 
 // handle takes what the client sends, in the read loop.
@@ -88,16 +88,16 @@ func (c *conn) handle(_ *link.Conn, p rspro.PDU) {
 			c.drop(err)
 		}
 	case *rspro.ClientSlotStatusInd:
-		c.status(m)
+		c.status(p, m)
 	case *rspro.ConnectClientReq:
 		c.connect(p, m)
 	case *rspro.ConnectBankReq:
 		c.link.Reply(p, &rspro.ConnectBankRes{Identity: c.d.identity, Result: rspro.IllegalBankID})
 		c.drop(fmt.Errorf("%s %s is connected to the data port of a bankd", m.Identity.Software, m.Identity.Name))
 	case *rspro.ErrorInd:
-		c.log.WithFields(logrus.Fields{"code": m.Code, "severity": m.Severity, "text": m.Text}).Warn("the client reports an error")
+		c.link.Stray(p, fmt.Sprintf("it is for servers; code %v, severity %v", m.Code, m.Severity))
 	default:
-		c.log.WithField("message", m.Choice().String()).Warn("ignored an unexpected message")
+		c.link.Stray(p, "not of a client")
 	}
 }
 
@@ -134,8 +134,8 @@ func (c *conn) connect(p rspro.PDU, m *rspro.ConnectClientReq) {
 	c.d.mu.Unlock()
 	c.stays, c.wantsATR = m.Features != 0, m.Features.Has(rspro.AtrAfterReset)
 	c.req = rspro.PDU{Version: p.Version, Tag: p.Tag}
-	c.log = c.log.WithField("client", c.client.String())
-	c.log.WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Debug("client")
+	c.link.SetLog(c.link.Log().WithField("client", c.client.String()))
+	c.link.Log().WithFields(logrus.Fields{"name": m.Identity.Name, "software": m.Identity.Software, "version": m.Identity.SWVersion}).Debug("client")
 	c.join()
 }
 
@@ -173,7 +173,7 @@ func (c *conn) contest(other *conn, alive <-chan bool) {
 
 // reply answers connectClientReq.
 func (c *conn) reply(code rspro.ResultCode) {
-	c.log.WithField("result", code).Info("client answered")
+	c.link.Log().WithField("result", code).Info("client answered")
 	c.link.Reply(c.req, c.result(code))
 }
 
@@ -224,14 +224,14 @@ func (c *conn) post(m *rspro.TpduModemToCard) (*worker, error) {
 
 // status is RSPRO clientSlotStatusInd: only edges count. VCC falling is a cold reset
 // (the card has power all the time but then); with VCC, RST going active is a warm one.
-func (c *conn) status(m *rspro.ClientSlotStatusInd) {
+func (c *conn) status(p rspro.PDU, m *rspro.ClientSlotStatusInd) {
 	s := c.d.state
 	s.mu.Lock()
 	if c.over || c.state != Served && c.unheard == 0 || m.From != c.client || m.To != c.bay.slot {
 		state, over := c.state, c.over
 		s.mu.Unlock()
 		if !over {
-			c.log.WithFields(logrus.Fields{"from": m.From.String(), "to": m.To.String(), "state": state.String()}).Warn("ignored a clientSlotStatusInd")
+			c.link.Stray(p, fmt.Sprintf("from %v to %v in state %v", m.From, m.To, state))
 		}
 		return
 	}
@@ -243,7 +243,7 @@ func (c *conn) status(m *rspro.ClientSlotStatusInd) {
 		c.bay.work.poke()
 	}
 	s.mu.Unlock()
-	c.log.WithFields(logrus.Fields{"phys": m.Phys.String(), "reset": want}).Debug("client slot status")
+	c.link.Log().WithFields(logrus.Fields{"phys": m.Phys.String(), "reset": want}).Debug("client slot status")
 }
 
 // voidLocked makes what was asked before count no more.
@@ -283,7 +283,7 @@ func (c *conn) setATR(atr []byte) {
 			c.d.mu.Unlock()
 		}
 		if r, ok := m.(*rspro.SetAtrRes); ok && r.Result != rspro.OK {
-			c.log.WithField("result", r.Result).Warn("the client doesn't want the ATR")
+			c.link.Quota(nil).WithField("result", r.Result).Warn("the client doesn't want the ATR")
 		}
 	})
 }

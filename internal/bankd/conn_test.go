@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 	"remsim/internal/testnet"
@@ -353,6 +354,59 @@ func TestUnexpectedMessages(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nobody fills the log with what has no place: 100 such messages within a minute end a
+// connection, in whatever state.
+func TestStrays(t *testing.T) {
+	for _, m := range []rspro.Message{
+		&rspro.ErrorInd{Sender: rspro.Client, Severity: rspro.Minor},
+		&rspro.ClientSlotStatusInd{From: c42, To: slot.Bank{ID: 1}},
+		&rspro.ResetStateReq{},
+	} {
+		t.Run(m.Choice().String(), func(t *testing.T) {
+			simulate(t, func(r *rig) {
+				other := r.session(c42, 1)
+				served, fresh := r.session(c23, 0), r.dial(slot.Client{ID: 8}, 0)
+				waiting := r.connect(slot.Client{ID: 7}, 0)
+				waiting.wantResult(rspro.CardNotPresent)
+				for _, from := range []*modem{served, waiting, fresh} {
+					r.log.Reset()
+					for range 99 {
+						from.Send(m)
+					}
+					from.Quiet(0)
+					from.Send(m)
+					from.ExpectEnd(time.Second)
+					synctest.Wait()
+					if n := len(r.log.AllEntries()); n < 100 || n > 120 {
+						t.Errorf("%d lines in the log", n)
+					}
+					r.wantLog(logrus.WarnLevel, "connection ended", link.ErrStrays.Error())
+				}
+				other.exchange(cmd...)
+			})
+		})
+	}
+	t.Run("server", func(t *testing.T) {
+		simulate(t, func(r *rig) {
+			served := r.session(c23, 0)
+			for range 100 {
+				r.server.Send(&rspro.ConnectBankReq{Identity: testnet.Identity(rspro.Server)})
+			}
+			r.server.ExpectEnd(time.Second)
+			r.accept()
+			r.log.Reset()
+			for range 2000 {
+				r.server.Send(&rspro.ErrorInd{Sender: rspro.Server, Severity: rspro.Minor})
+			}
+			synctest.Wait()
+			if n := len(r.log.AllEntries()); n < 1000 || n > 1210 {
+				t.Errorf("%d lines in the log", n)
+			}
+			served.exchange(cmd...)
+		})
+	})
 }
 
 // Frames may be split anywhere, and come together.
