@@ -88,6 +88,40 @@ func (a API) Leaving() (n int, err error) {
 	return n, nil
 }
 
+// A Slot is a slot of a bank as version 2 shows it; what is null there is empty.
+type Slot struct {
+	SlotNr  uint16
+	Reader  string
+	Present *bool
+	ATR     string
+	Client  *struct{ ClientID, SlotNr uint16 }
+
+	MapState, State, LastError string
+}
+
+// Slots returns the slots of a connected bank.
+func (a API) Slots(bank uint16) ([]Slot, error) {
+	var b struct{ Slots []Slot }
+	err := a.request(http.MethodGet, fmt.Sprintf("/api/v2/banks/%d", bank), nil, http.StatusOK, &b)
+	return b.Slots, err
+}
+
+// Adopted returns how many maps the server has learned from bankds.
+func (a API) Adopted() (n int, err error) {
+	var list struct {
+		SlotMaps []struct{ Adopted bool } `json:"slotmaps"`
+	}
+	if err := a.request(http.MethodGet, "/api/v2/slotmaps", nil, http.StatusOK, &list); err != nil {
+		return 0, err
+	}
+	for _, m := range list.SlotMaps {
+		if m.Adopted {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // Peers returns the names of the connected clients and banks, such as C1:0 and B1.
 func (a API) Peers() (map[string]bool, error) {
 	var list struct {

@@ -60,7 +60,7 @@ func Start(name, path string, args ...string) (*Proc, error) {
 func (p *Proc) PID() int { return p.cmd.Process.Pid }
 
 // Log returns what the process has written to standard error.
-func (p *Proc) Log() string { return p.log.String() }
+func (p *Proc) Log() string { log, _ := p.log.from(0); return log }
 
 // Signal sends a signal to the process.
 func (p *Proc) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
@@ -124,15 +124,22 @@ func (p *Proc) Await(d time.Duration, parts ...string) (string, error) {
 	return p.AwaitFrom(0, d, parts...)
 }
 
-// Mark returns how much log there is, for AwaitFrom.
-func (p *Proc) Mark() int { return len(p.log.String()) }
+// Mark returns how much log there is, for AwaitFrom and LogFrom.
+func (p *Proc) Mark() int {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	return p.log.buf.Len()
+}
+
+// LogFrom returns what was logged after a Mark, and what is closed when there is more.
+func (p *Proc) LogFrom(mark int) (log string, more <-chan struct{}) { return p.log.from(mark) }
 
 // AwaitFrom is Await for what is logged after a Mark.
 func (p *Proc) AwaitFrom(mark int, d time.Duration, parts ...string) (string, error) {
 	end := time.After(d)
 	for {
-		log, changed := p.log.get()
-		for line := range strings.Lines(log[min(mark, len(log)):]) {
+		log, changed := p.log.from(mark)
+		for line := range strings.Lines(log) {
 			if hasAll(line, parts) {
 				return strings.TrimSuffix(line, "\n"), nil
 			}
@@ -140,7 +147,7 @@ func (p *Proc) AwaitFrom(mark int, d time.Duration, parts ...string) (string, er
 		select {
 		case <-changed:
 		case <-p.done:
-			if again, _ := p.log.get(); again == log {
+			if again, _ := p.log.from(mark); again == log {
 				return "", fmt.Errorf("%s ended without logging %q", p.Name, parts)
 			}
 		case <-end:
@@ -173,13 +180,11 @@ func (t *text) Write(b []byte) (int, error) {
 	return t.buf.Write(b)
 }
 
-func (t *text) get() (string, <-chan struct{}) {
+func (t *text) from(mark int) (string, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.buf.String(), t.changed
+	return string(t.buf.Bytes()[mark:]), t.changed
 }
-
-func (t *text) String() string { s, _ := t.get(); return s }
 
 // Execute runs a program to its end and returns its output and its exit status.
 func Execute(d time.Duration, path string, args ...string) (stdout, stderr string, status int, err error) {

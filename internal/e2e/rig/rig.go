@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -77,14 +79,17 @@ func build(flags []string) (dir string, err error) {
 type Readers struct {
 	PCSCD *simulator.PCSCD
 	Cards *Proc
+
+	mu sync.Mutex // held from a command to the cards until its answer
 }
 
 // StartReaders starts pcscd and n cards, and waits until pcscd knows them all. Only inside Run.
-func StartReaders(bin string, n int) (r Readers, err error) {
-	if r.PCSCD, err = simulator.StartPCSCD(context.Background(), n, nil); err != nil {
-		return r, err
+func StartReaders(bin string, n int) (r *Readers, err error) {
+	r = new(Readers)
+	if err = r.StartPCSCD(n, nil); err != nil {
+		return nil, err
 	}
-	r.Cards, err = Start("cards", filepath.Join(bin, "remsim-simulator"), "cards", "--count", fmt.Sprint(n))
+	r.Cards, err = Start("cards", filepath.Join(bin, "remsim-simulator"), "cards", "--control", "--count", fmt.Sprint(n))
 	for i := 0; i < n && err == nil; i++ {
 		err = awaitCard(i)
 	}
@@ -92,6 +97,27 @@ func StartReaders(bin string, n int) (r Readers, err error) {
 		r.Stop()
 	}
 	return r, err
+}
+
+// StartPCSCD starts a pcscd, the first one or after the end of the last one, with n readers that
+// are named as simulator.StartPCSCD says.
+func (r *Readers) StartPCSCD(n int, name func(int) string) (err error) {
+	r.PCSCD, err = simulator.StartPCSCD(context.Background(), n, name)
+	return err
+}
+
+// Do has the cards obey a command such as "pull 3"; see simulator.Commands.
+func (r *Readers) Do(command string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, err := fmt.Fprintln(r.Cards.Stdin, command); err != nil {
+		return err
+	}
+	answer, err := r.Cards.Line(10 * time.Second)
+	if err == nil && !strings.HasPrefix(answer, "ok ") {
+		err = fmt.Errorf("cards: %s: %s", command, answer)
+	}
+	return err
 }
 
 func awaitCard(i int) error {
@@ -108,7 +134,7 @@ func awaitCard(i int) error {
 }
 
 // Stop ends pcscd and the cards.
-func (r Readers) Stop() {
+func (r *Readers) Stop() {
 	if r.Cards != nil {
 		r.Cards.Kill()
 	}
