@@ -56,6 +56,10 @@ func (s State) String() string {
 const (
 	attemptTimeout = 10 * time.Second // for a connection, with looking up the name
 	acceptTimeout  = 10 * time.Second // for the connect response
+
+	// briefly is how long a connection is at least that isn't a failed attempt to those who
+	// read the log.
+	briefly = 5 * time.Second
 )
 
 // A Caller keeps one RSPRO connection to a server or a bankd: it connects,
@@ -113,13 +117,15 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return "refused with " + e.Result.String() }
 
 // Run keeps the connection until ctx ends; it returns ctx's cause.
+//
+// A journal needs no line for each of the attempts that end alike: at each step of the
+// schedule, and after a connection that held, the first is a warning.
 func (c *Caller) Run(ctx context.Context) error {
 	log := orSilent(c.Log)
 	var sched Schedule
-	var said struct { // the last failure at warning level
-		err  string
-		step int
-	}
+	step := -1
+	said := map[string]string{} // how an attempt ended, to the last error that was a warning
+	brief := false              // the last connection was one
 	for {
 		if wait := sched.Next(time.Now(), rand.Float64()); wait > 0 {
 			c.state(ReestablishDelay)
@@ -132,31 +138,35 @@ func (c *Caller) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		c.state(Reestablish)
-		accepted, err := c.attempt(ctx, log)
+		accepted, err := c.attempt(ctx, log, brief)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if accepted {
-			log.WithError(err).Warn("connection lost")
-			said.err = ""
-			continue
+		end := "no connection"
+		if !accepted.IsZero() {
+			end = "connection lost"
+			brief = time.Since(accepted) < briefly
 		}
 		if _, ok := errors.AsType[*WrongPeerError](err); ok {
 			sched.Slowest()
 		}
-		// A journal needs no line for each of the attempts that fail alike.
+		if held := !accepted.IsZero() && !brief; held || step != sched.Step() {
+			clear(said)
+			step = sched.Step()
+		}
 		level := logrus.DebugLevel
-		if said.err != err.Error() || said.step != sched.Step() {
-			said.err, said.step = err.Error(), sched.Step()
+		if said[end] != err.Error() {
+			said[end] = err.Error()
 			level = logrus.WarnLevel
 		}
-		log.WithError(err).WithField("addr", c.Addr).Log(level, "no connection")
+		log.WithError(err).WithField("addr", c.Addr).Log(level, end)
 	}
 }
 
-// attempt makes one connection and serves it until it ends. It returns why, and whether
-// the peer had accepted us.
-func (c *Caller) attempt(ctx context.Context, log *logrus.Entry) (accepted bool, err error) {
+// attempt makes one connection and serves it until it ends. It returns why, and when
+// the peer accepted us; zero: it didn't. That is logged at once, or after a brief connection
+// when this one holds.
+func (c *Caller) attempt(ctx context.Context, log *logrus.Entry, afterBrief bool) (accepted time.Time, err error) {
 	dialCtx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, fmt.Errorf("no connection within %v", attemptTimeout))
 	defer cancel()
 	nc, err := dial(dialCtx, c.Net, c.Addr)
@@ -164,13 +174,13 @@ func (c *Caller) attempt(ctx context.Context, log *logrus.Entry) (accepted bool,
 		if dialCtx.Err() != nil {
 			err = context.Cause(dialCtx)
 		}
-		return false, err
+		return time.Time{}, err
 	}
 	c.state(Established)
 	conn := New(nc, Options{
 		Identity: c.Identity,
 		Handle: func(conn *Conn, p rspro.PDU) {
-			if !accepted {
+			if accepted.IsZero() {
 				conn.Stray(p, "before the connect response")
 				return
 			}
@@ -180,50 +190,63 @@ func (c *Caller) attempt(ctx context.Context, log *logrus.Entry) (accepted bool,
 		},
 		Log: log,
 	})
+	var holds *time.Timer
 	conn.Request(c.Hello(), acceptTimeout, func(m rspro.Message, err error) {
 		if err == nil {
-			err = c.accept(conn, m, log)
+			err = c.accept(conn, m)
 		}
 		if err != nil {
 			conn.Close(err)
 			return
 		}
-		accepted = true
+		id := identity(m)
+		log := log.WithFields(logrus.Fields{
+			"addr": conn.RemoteAddr(), "name": id.Name, "software": id.Software, "version": id.SWVersion,
+		})
+		if afterBrief {
+			holds = time.AfterFunc(briefly, func() { log.Info("connected") })
+		} else {
+			log.Info("connected")
+		}
+		accepted = time.Now()
 		c.state(Connected)
 	})
 	err = conn.Run(ctx)
-	if !accepted && err == io.EOF {
-		err = fmt.Errorf("%v closed the connection without a connect response", conn.RemoteAddr())
+	if holds != nil {
+		holds.Stop()
 	}
-	if accepted && c.Down != nil {
+	switch {
+	case accepted.IsZero() && err == io.EOF:
+		err = fmt.Errorf("%v closed the connection without a connect response", conn.RemoteAddr())
+	case !accepted.IsZero() && c.Down != nil:
 		c.Down(err)
 	}
 	return accepted, err
 }
 
-// accept judges the connect response.
-func (c *Caller) accept(conn *Conn, m rspro.Message, log *logrus.Entry) error {
-	var id rspro.ComponentIdentity
+// identity returns who the peer says it is in its connect response.
+func identity(m rspro.Message) (id rspro.ComponentIdentity) {
 	switch m := m.(type) {
 	case *rspro.ConnectBankRes:
 		id = m.Identity
 	case *rspro.ConnectClientRes:
 		id = m.Identity
 	}
-	if id.Type != c.Want {
-		return &WrongPeerError{Addr: conn.RemoteAddr().String(), Got: id.Type, Want: c.Want}
+	return id
+}
+
+// accept judges the connect response.
+func (c *Caller) accept(conn *Conn, m rspro.Message) error {
+	if got := identity(m).Type; got != c.Want {
+		return &WrongPeerError{Addr: conn.RemoteAddr().String(), Got: got, Want: c.Want}
 	}
 	res := m.(rspro.Response)
 	if c.Accept != nil {
-		if err := c.Accept(conn, res); err != nil {
-			return err
-		}
-	} else if r := res.ResultCode(); r != rspro.OK {
+		return c.Accept(conn, res)
+	}
+	if r := res.ResultCode(); r != rspro.OK {
 		return &RefusedError{Result: r}
 	}
-	log.WithFields(logrus.Fields{
-		"addr": conn.RemoteAddr(), "name": id.Name, "software": id.Software, "version": id.SWVersion,
-	}).Info("connected")
 	return nil
 }
 

@@ -287,6 +287,39 @@ func TestCaller(t *testing.T) {
 			t.Errorf("third attempt after %v, want 32 s to 38.4 s", d)
 		}
 	})
+	in(t, "accepted and closed at once", func(t *testing.T) {
+		b := newCallBench(t)
+		ln := b.listen()
+		b.run()
+		n := 0
+		for ; time.Since(b.start) < time.Hour; n++ {
+			p := testnet.AcceptPeer(t, ln)
+			accept(p)
+			synctest.Wait()
+			p.Close()
+		}
+		synctest.Wait()
+		// One a step, with the first three attempts in one.
+		if w := b.lines(logrus.WarnLevel); n < 200 || len(w) != 6 || !strings.Contains(w[5], "connection lost: EOF") {
+			t.Errorf("in %d connections %d warnings, want one a step: %q", n, len(w), w)
+		}
+		if i := b.lines(logrus.InfoLevel); len(i) != 1 {
+			t.Errorf("said %d times that it is connected, want once: %q", len(i), i)
+		}
+		// One that holds is said, and so is its end.
+		b.log.Reset()
+		for range 2 {
+			p := testnet.AcceptPeer(t, ln)
+			accept(p)
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			p.Close()
+		}
+		synctest.Wait()
+		if i, w := b.lines(logrus.InfoLevel), b.lines(logrus.WarnLevel); len(i) != 2 || len(w) != 2 {
+			t.Errorf("said %q and %q, want two each", i, w)
+		}
+	})
 	in(t, "closed without a word", func(t *testing.T) {
 		b := newCallBench(t)
 		ln := b.listen()
