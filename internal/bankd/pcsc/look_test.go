@@ -20,16 +20,17 @@ import (
 
 // A fake is a pcscd, with the contexts of its library, that does what a test wants of it.
 type fake struct {
-	mu     sync.Mutex
-	states []state                  // of the readers
-	news   chan struct{}            // closed and made anew when they change
-	down   bool                     // there is no pcscd
-	most   int                      // how many states await takes; 0: any number
-	busy   bool                     // there is always something new
-	asked  [][]state                // by each await
-	hangs  map[string]chan struct{} // calls that don't return until it is closed
-	open   int                      // contexts that weren't released
-	opened int                      // contexts in all
+	mu      sync.Mutex
+	states  []state                  // of the readers
+	news    chan struct{}            // closed and made anew when they change
+	down    bool                     // there is no pcscd
+	most    int                      // how many states await takes; 0: any number
+	busy    bool                     // there is always something new
+	asked   [][]state                // by each await
+	hangs   map[string]chan struct{} // calls that don't return until it is closed
+	open    int                      // contexts that weren't released
+	opened  int                      // contexts in all
+	revived []string                 // readers
 }
 
 // change changes what the fake does.
@@ -153,6 +154,13 @@ func (l *fakeLooker) release() {
 	l.open--
 }
 
+func (l *fakeLooker) revive(reader string) {
+	l.mu.Lock()
+	l.revived = append(l.revived, reader)
+	l.mu.Unlock()
+	l.call("revive")
+}
+
 const (
 	empty = scard.StateEmpty
 	there = scard.StatePresent
@@ -251,6 +259,53 @@ func TestLookMissedEvent(t *testing.T) {
 	})
 }
 
+// A reader is empty without an event: pcscd may have missed a card that was put back.
+func TestLookRevive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", there | events(3), nil}, state{"b", there | events(3), nil}, state{"c", there | events(3), nil})
+		last, _, _ := watchFake(t, f)
+		hang := make(chan struct{})
+		f.change(func() {
+			f.hangs["revive"] = hang
+			f.states[0].flags = empty | events(4)
+			f.states[1].flags = empty | events(3)
+			f.states[2].flags = empty | events(3)
+		})
+		time.Sleep(reviveAfter - 2*lookPause)
+		f.change(func() { f.states[2].flags = empty | events(4) }) // it had noticed too late
+		f.mu.Lock()
+		if len(f.revived) != 0 {
+			t.Errorf("revived %q too early", f.revived)
+		}
+		f.mu.Unlock()
+		time.Sleep(time.Minute) // it hangs
+		expect(t, last(), bankd.Reader{Name: "a", Changes: 4}, bankd.Reader{Name: "b", Changes: 3}, bankd.Reader{Name: "c", Changes: 4})
+		f.mu.Lock()
+		delete(f.hangs, "revive")
+		if !slices.Equal(f.revived, []string{"b"}) {
+			t.Errorf("revived %q, want b once", f.revived)
+		}
+		f.mu.Unlock()
+		close(hang)
+		time.Sleep(reviveAfter + lookAfter + lookPause)
+		f.change(func() { f.states[1].flags = there | events(3) })
+		time.Sleep(lookPause)
+		expect(t, last(), bankd.Reader{Name: "a", Changes: 4}, bankd.Reader{Name: "b", Present: true, Changes: 3}, bankd.Reader{Name: "c", Changes: 4})
+		f.mu.Lock()
+		if len(f.revived) < 2 {
+			t.Errorf("revived %q, want b again", f.revived)
+		}
+		f.revived = nil
+		f.mu.Unlock()
+		time.Sleep(time.Minute)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.revived) != 0 {
+			t.Errorf("revived %q with its card", f.revived)
+		}
+	})
+}
+
 // A reader goes after it was listed.
 func TestLookVanished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -287,7 +342,7 @@ func TestLookMute(t *testing.T) {
 		f.mu.Lock()
 		f.asked = nil
 		f.mu.Unlock()
-		time.Sleep(9 * lookPause)
+		time.Sleep(9*lookPause + lookPause/2)
 		f.mu.Lock()
 		looked := map[string]int{}
 		for _, states := range f.asked {

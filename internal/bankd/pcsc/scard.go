@@ -24,26 +24,37 @@ func (Bank) Check(s bankd.Slot) error {
 	return nil
 }
 
-// Open connects to the first reader whose name the slot's pattern is found in. No other is
-// tried when that fails.
+// Open connects to the reader that s names, or to the first one whose name its pattern is found in. No other
+// is tried when that fails.
 func (b Bank) Open(ctx context.Context, s bankd.Slot) (bankd.Card, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if s.Reader != "" {
+		return b.connect(s.Reader)
+	}
+	reader, err := find(s)
+	if err != nil {
+		return nil, err
+	}
+	return b.connect(reader)
+}
+
+func find(s bankd.Slot) (reader string, err error) {
 	l, err := openStatus()
 	if err != nil {
-		return nil, fault("connect to pcscd", err)
+		return "", fault("connect to pcscd", err)
 	}
+	defer l.release()
 	readers, err := l.list()
-	l.release()
 	if err != nil {
-		return nil, fault("list readers", err)
+		return "", fault("list readers", err)
 	}
 	reader, ok := s.Match(readers)
 	if !ok {
-		return nil, fmt.Errorf("pattern %q: %w; there are %s", s.Spec, bankd.ErrNoReader, quoted(readers))
+		return "", fmt.Errorf("pattern %q: %w; there are %s", s.Spec, bankd.ErrNoReader, quoted(readers))
 	}
-	return b.connect(reader)
+	return reader, nil
 }
 
 // connect powers up the card in a reader.
@@ -58,6 +69,9 @@ func (b Bank) connect(reader string) (bankd.Card, error) {
 	}
 	if c.card, err = sc.Connect(reader, c.mode, scard.ProtocolT0); err != nil {
 		release(sc)
+		if errors.Is(err, scard.ErrProtoMismatch) {
+			err = fmt.Errorf("the card's ATR doesn't offer T=0 (%w)", err)
+		}
 		return nil, c.fail("connect", err)
 	}
 	if err := c.readATR(); err != nil {
@@ -99,10 +113,8 @@ func (c *card) Transmit(cmd, buf []byte) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, c.fail("transmit", err)
-	case len(resp) < 2:
-		return nil, c.fail("transmit", errNoAnswer)
-	case len(resp) > 258: // 256 bytes of data and the status (ISO 7816-3 10.3)
-		return nil, fmt.Errorf("reader %q: transmit: response of %d bytes, want 2..258", c.reader, len(resp))
+	case len(resp) < 2 || len(resp) > 258: // the status, and 256 bytes of data (ISO 7816-3 10.3)
+		return nil, c.fail("transmit", lengthError(len(resp)))
 	}
 	return append(buf[:0], resp...), nil
 }
@@ -132,8 +144,10 @@ func (c *card) Close() error {
 	return nil
 }
 
-// errNoAnswer is an exchange that pcscd takes for a good one, with less than a status.
-var errNoAnswer = errors.New("no answer")
+// A lengthError is an exchange that pcscd takes for a good one, with a response of so many bytes.
+type lengthError int
+
+func (e lengthError) Error() string { return fmt.Sprintf("response of length %d, want 2..258", int(e)) }
 
 // fail makes the error of an operation on c. A card that was pulled a moment ago looks like one
 // that doesn't answer.
@@ -175,7 +189,7 @@ func fault(what string, err error) error {
 
 // kind returns what an error of PC/SC means to a bank, nil for a fault of another kind.
 func kind(err error) error {
-	if err == errNoAnswer {
+	if e, ok := err.(lengthError); ok && e < 2 {
 		return bankd.ErrMute
 	}
 	var code scard.Error

@@ -29,15 +29,21 @@ import (
 	"remsim/internal/simulator"
 )
 
-// readers is the number of virtual readers; the names of the last two are as odd as they come.
+// readers is the number of virtual readers; the names of the last four are as odd as they come.
 const (
-	readers = 6
+	readers = 8
 	oddName = `Ünïcode (SIM) [x] + 読取機 \d {2}^$`
 )
 
+// longName is the longest one that pcscd takes, and isn't UTF-8.
+var longName = "Caf\xe9  " + strings.Repeat("n", 114)
+
 func name(i int) string {
-	if i == 4 {
+	switch i {
+	case 4:
 		return oddName
+	case 6:
+		return longName
 	}
 	return simulator.ReaderName(i)
 }
@@ -214,7 +220,7 @@ func replace(t *testing.T, seat *simulator.Seat, i int) {
 // open opens the card of reader i for the time of the test.
 func open(t testing.TB, b Bank, i int) bankd.Card {
 	t.Helper()
-	c, err := b.Open(context.Background(), slotOf(reader(i)))
+	c, err := b.Open(context.Background(), bankd.Slot{Reader: full(i)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,10 +303,35 @@ func TestNoCard(t *testing.T) {
 	}
 }
 
+// A reader is found by a pattern, and by the name that Watch reports, whatever that is.
 func TestOddName(t *testing.T) {
-	for i := 4; i < 6; i++ {
+	for i := 4; i < readers; i++ {
 		insert(t, i, newScripted(i))
-		exchange(t, open(t, Bank{}, i), "a0a40000022fe2", "9f0f", "a0b000000a", fmt.Sprintf("988812010000000000f%d9000", i))
+		ask := []string{"a0a40000022fe2", "9f0f", "a0b000000a", fmt.Sprintf("988812010000000000f%d9000", i)}
+		pattern := slotOf(`読取機.*0` + fmt.Sprint(i%2) + "$")
+		if i >= 6 {
+			pattern = slotOf("^Caf.  n+ 00 0" + fmt.Sprint(i%2) + "$")
+		}
+		for _, s := range []bankd.Slot{pattern, {Reader: full(i), Pattern: regexp.MustCompile("^Virtual")}} {
+			c, err := Bank{}.Open(context.Background(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exchange(t, c, ask...)
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A reader that isn't there any more is no fault of the card.
+func TestVanished(t *testing.T) {
+	for _, name := range []string{"Virtual SIM reader A 00 02", oddName + " 00 02"} {
+		_, err := Bank{}.Open(context.Background(), bankd.Slot{Reader: name})
+		if !errors.Is(err, bankd.ErrNoReader) || !strings.Contains(err.Error(), fmt.Sprintf("reader %q: connect: ", name)) {
+			t.Errorf("%v, want ErrNoReader and the reader's name", err)
+		}
 	}
 }
 
@@ -417,14 +448,79 @@ func TestPulledInTransmit(t *testing.T) {
 	c.Close()
 }
 
-// A card that is there and gives no answer.
-func TestMute(t *testing.T) {
-	sim := newScripted(2)
-	sim.answer = []byte{0x90}
-	insert(t, 2, sim)
-	c := open(t, Bank{}, 2)
-	if _, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, nil); !errors.Is(err, bankd.ErrMute) {
-		t.Errorf("%v, want ErrMute", err)
+// Cards that are there and don't do as cards do, each with the kind of error, nil for none of them, and a
+// word of the message.
+func TestBadCard(t *testing.T) {
+	seat := insert(t, 2, newScripted(2))
+	for _, tt := range []struct {
+		name  string
+		fault simulator.Fault
+		kind  error
+		want  string
+	}{
+		{"no answer", simulator.Mute, bankd.ErrMute, "doesn't answer"},
+		{"one byte", simulator.Short, bankd.ErrMute, "response of length 1,"},
+		{"300 bytes", simulator.Long, nil, "response of length 300,"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := open(t, Bank{}, 2)
+			exchange(t, c, "a0a40000022fe2", "9f0f")
+			seat.SetFault(tt.fault)
+			_, err := c.Transmit([]byte{0xa0, 0xf2, 0, 0, 0x17}, make([]byte, 0, 258))
+			seat.SetFault(simulator.None)
+			if err == nil || kind(err) != tt.kind && !errors.Is(err, tt.kind) {
+				t.Errorf("%v, want %v", err, tt.kind)
+			}
+			for _, other := range []error{bankd.ErrMute, bankd.ErrNoCard, bankd.ErrNoReader, bankd.ErrNoService} {
+				if other != tt.kind && errors.Is(err, other) {
+					t.Errorf("%v, which is %v", err, other)
+				}
+			}
+			if !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `reader "Virtual SIM reader B 00 00": transmit: `) {
+				t.Errorf("error %q", err)
+			}
+			// Opened anew, the card is as good as before.
+			c.Close()
+			exchange(t, open(t, Bank{}, 2), "a0a40000022fe2", "9f0f")
+		})
+	}
+}
+
+// An ATR has 2 to 33 bytes (ISO 7816-3 8.2), and T=0 is what it says first, or nothing of protocols.
+func TestBadATR(t *testing.T) {
+	most := append([]byte{0x3b, 0xff, 0x13, 0, 0, 0x80, 0, 0, 0, 0}, make([]byte, 23)...)
+	for _, tt := range []struct {
+		name string
+		atr  []byte
+		kind error
+		want string // in the error; empty: none
+	}{
+		{"33 bytes", most, nil, ""},
+		{"34 bytes", append(most, 0), bankd.ErrMute, "connect: "},
+		{"one byte", []byte{0x3b}, nil, "doesn't offer T=0"},
+		{"nonsense", bytes.Repeat([]byte{0xff}, 20), nil, "doesn't offer T=0"},
+		{"zeros", make([]byte, 8), nil, "doesn't offer T=0"},
+		{"T=1", []byte{0x3b, 0x80, 0x01, 0x81}, nil, "doesn't offer T=0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seat := seatOf(t, 2, newScripted(2))
+			seat.SetATR(tt.atr)
+			r := watch(t, Bank{}.Watch)
+			n := r.await(t, 0, "a card", has(2, true))
+			atr := r.list(n - 1)[2].ATR
+			c, err := Bank{}.Open(context.Background(), slotOf(reader(2)))
+			if tt.want == "" {
+				if err != nil || !bytes.Equal(c.ATR(), tt.atr) || !bytes.Equal(atr, tt.atr) {
+					t.Fatalf("ATR % x, %v", atr, err)
+				}
+				exchange(t, c, "a0a40000022fe2", "9f0f")
+				c.Close()
+				return
+			}
+			if err == nil || tt.kind != nil && !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %v and %q", err, tt.kind, tt.want)
+			}
+		})
 	}
 }
 
@@ -438,7 +534,9 @@ func TestKind(t *testing.T) {
 		{scard.ErrServiceStopped, bankd.ErrNoService},
 		{scard.ErrCommError, bankd.ErrNoService},
 		{scard.ErrNotTransacted, bankd.ErrMute},
-		{errNoAnswer, bankd.ErrMute},
+		{lengthError(0), bankd.ErrMute},
+		{lengthError(1), bankd.ErrMute},
+		{lengthError(259), nil},
 		{scard.ErrInternalError, nil},
 		{errors.New("other"), nil},
 	} {
@@ -448,17 +546,6 @@ func TestKind(t *testing.T) {
 		if err := fault("x", tt.err); !errors.Is(err, tt.err) || tt.want != nil && !errors.Is(err, tt.want) {
 			t.Errorf("fault: %v", err)
 		}
-	}
-}
-
-// A card that doesn't offer T=0.
-func TestNotT0(t *testing.T) {
-	sim := newScripted(2)
-	sim.atr = []byte{0x3b, 0x80, 0x01, 0x81}
-	insert(t, 2, sim)
-	_, err := Bank{}.Open(context.Background(), slotOf(reader(2)))
-	if err == nil || !strings.Contains(err.Error(), "protocol mismatch") {
-		t.Errorf("%v", err)
 	}
 }
 

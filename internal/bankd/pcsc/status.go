@@ -19,7 +19,7 @@ import (
 	"github.com/ebfe/scard"
 )
 
-// A status is a context of PC/SC that looks at readers and touches no card, a looker. Package scard has the same
+// A status is a context of PC/SC that looks at readers, a looker. Package scard has the same
 // calls, but its SCardGetStatusChange keeps a reader's name alive only until somebody else in the
 // process waits for that reader, too.
 type status C.SCARDCONTEXT
@@ -77,6 +77,18 @@ func (s status) await(states []state, d time.Duration) error {
 // cancel and release fail when pcscd has gone: then there is nothing left to end.
 func (s status) cancel()  { C.SCardCancel(C.SCARDCONTEXT(s)) }
 func (s status) release() { C.SCardReleaseContext(C.SCARDCONTEXT(s)) }
+
+// revive switches the power on and off, in a context of its own, as s waits. SCARD_SHARE_DIRECT asks for no card.
+func (status) revive(reader string) {
+	sc, err := scard.EstablishContext()
+	if err != nil {
+		return // there will be a look that fails, too
+	}
+	defer release(sc)
+	if c, err := sc.Connect(reader, scard.ShareDirect, scard.ProtocolUndefined); err == nil {
+		_ = c.Disconnect(scard.UnpowerCard) // the next look shows what came of it
+	}
+}
 
 func check(code C.LONG) error {
 	if code == C.SCARD_S_SUCCESS {

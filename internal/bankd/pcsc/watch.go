@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebfe/scard"
@@ -26,6 +27,8 @@ const (
 	reopenAfter = 500 * time.Millisecond
 	// hungAfter is how long pcscd may take for a look.
 	hungAfter = 10 * time.Second
+	// reviveAfter is how long pcscd, which looks each 0.4 s, may take to notice that a card has gone.
+	reviveAfter = time.Second
 	// endWithin is how long Watch waits for the end of a call that it has cancelled.
 	endWithin = time.Second
 	// maxVisits is the number of contexts of which all but one hang.
@@ -44,6 +47,9 @@ type looker interface {
 	await(states []state, d time.Duration) error
 	cancel() // makes await return
 	release()
+	// revive makes pcscd look whether there is a card. It may take as long as any call that a card is part
+	// of, and is called by a goroutine of its own.
+	revive(reader string)
 }
 
 // A state is what is known of a reader. Its flags have the number of the reader's events
@@ -149,7 +155,7 @@ func visit(ctx context.Context, open func() (looker, error), looks chan<- []bank
 			<-cancelled // no context that was released is cancelled: its number may be another's
 		}
 	}()
-	for v := (view{}); ; {
+	for v := new(view); ; {
 		began := time.Now()
 		readers, err := v.look(l)
 		if err != nil {
@@ -179,8 +185,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // A view is what looks at the readers of one pcscd have shown.
 type view struct {
-	known map[string]known // by the names of readers and pnp
-	turn  int              // see look
+	known    map[string]known // by the names of readers and pnp
+	turn     int              // see ask
+	reviving atomic.Bool      // a reader is being revived
 }
 
 // What is known of a reader.
@@ -190,6 +197,7 @@ type known struct {
 	atr     []byte
 	events  uint16 // pcscd's number, which starts anew at 65536
 	changes uint64
+	lost    time.Time // since when there is no card, without an event; zero: the number of events is right
 }
 
 // look waits for news of the readers, at most for lookAfter, and returns those there are.
@@ -222,6 +230,7 @@ func (v *view) look(l looker) ([]bankd.Reader, error) {
 		}
 		now[s.name] = k
 	}
+	v.revive(l, now)
 	v.known = now
 	readers := make([]bankd.Reader, 0, len(names))
 	for _, n := range names {
@@ -254,8 +263,25 @@ func (v *view) ask(names []string) []state {
 	return states
 }
 
+// revive helps one of the readers whose card is lost: it was pulled, found missing when pcscd was to reset it, and put back
+// before pcscd looked, which then says that the reader is empty until the card moves again.
+func (v *view) revive(l looker, readers map[string]known) {
+	for n, k := range readers {
+		if k.lost.IsZero() || time.Since(k.lost) < reviveAfter || !v.reviving.CompareAndSwap(false, true) {
+			continue
+		}
+		k.lost = time.Now()
+		readers[n] = k
+		go func() { // ends with the calls it makes
+			defer v.reviving.Store(false)
+			l.revive(n)
+		}()
+	}
+}
+
 // update takes in what a look has shown.
 func (k *known) update(s state) {
+	was := *k
 	k.flags = s.flags &^ scard.StateChanged
 	k.present = s.flags&scard.StatePresent != 0
 	k.atr = nil
@@ -266,5 +292,11 @@ func (k *known) update(s state) {
 		events := uint16(s.flags >> 16)
 		k.changes += uint64(events - k.events)
 		k.events = events
+	}
+	switch {
+	case k.present, k.events != was.events, s.flags&scard.StateEmpty == 0:
+		k.lost = time.Time{}
+	case was.present:
+		k.lost = time.Now()
 	}
 }
