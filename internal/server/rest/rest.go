@@ -16,7 +16,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -42,7 +41,7 @@ const (
 // Handler returns the REST API of a server's state.
 func Handler(state *server.State, log *logrus.Entry) http.Handler {
 	r := chi.NewRouter()
-	r.Use(middleware.StripSlashes, logged(log))
+	r.Use(decoded, middleware.StripSlashes, logged(log), sameSite())
 	r.NotFound(noSuchPath)
 	r.MethodNotAllowed(noSuchPath)
 	r.Route("/api/backend/v1", v1{state, log}.routes)
@@ -55,13 +54,23 @@ func noSuchPath(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "404 not found: "+r.Method+" is for no such path", http.StatusNotFound)
 }
 
-// param returns a variable part of the path.
-func param(r *http.Request, name string) string {
-	s := chi.URLParam(r, name)
-	if u, err := url.PathUnescape(s); err == nil {
-		return u
-	}
-	return s
+// decoded has paths matched as they are meant, not as they are escaped, so that a variable
+// part of one needn't be unescaped.
+func decoded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.RawPath = ""
+		next.ServeHTTP(w, r)
+	})
+}
+
+// sameSite refuses requests that change something and that a browser makes for the page of
+// another site. Its user can reach us and that site can't.
+func sameSite() func(http.Handler) http.Handler {
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, problem{Status: http.StatusForbidden, Detail: "a page of another site mayn't ask this of a browser"})
+	}))
+	return p.Handler
 }
 
 // logged logs each request, refused ones at level info.

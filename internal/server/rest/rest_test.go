@@ -747,3 +747,72 @@ func BenchmarkPost(b *testing.B) {
 		})
 	}
 }
+
+// TestPath checks that paths are decoded once.
+func TestPath(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		s.client(1, 0, nil)
+		for path, want := range map[string]int{
+			"/clients/1":           200,
+			"/clients/%31":         200,
+			"/clients/C1%3A0":      200,
+			"/clients/C1%3a0/":     200,
+			"/clients/%2531":       400,
+			"/clients/C1%253A0":    400,
+			"/clients/C1%3A0%2531": 400,
+			"/clients/%253A%3A0/":  400,
+			"/clients/1%2F0":       404,
+		} {
+			if w := do(s, "GET", v1Path+path, ""); w.Code != want {
+				t.Errorf("GET %s: %d, want %d", path, w.Code, want)
+			}
+		}
+	})
+}
+
+// TestCrossSite checks that no page of another site can have its reader's browser change anything.
+func TestCrossSite(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		s.expect("POST", v1Path+"/slotmaps", slotmapBody(1, 1, 23, 0), 201, "")
+		ask := func(method, path string, header ...string) int {
+			r := httptest.NewRequest(method, "http://sim.example:9997"+v1Path+path, nil)
+			for i := 0; i < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+			}
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code == 403 {
+				var p problem
+				if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Status != 403 ||
+					w.Header().Get("Content-Type") != "application/problem+json" {
+					t.Errorf("%s %s: %s", method, path, w.Body)
+				}
+			}
+			return w.Code
+		}
+		for _, header := range [][]string{
+			{"Sec-Fetch-Site", "cross-site"},
+			{"Sec-Fetch-Site", "same-site", "Origin", "http://sim.example"},
+			{"Origin", "http://evil.example"},
+			{"Origin", "null"},
+		} {
+			for method, path := range map[string]string{"POST": "/global-reset", "DELETE": "/slotmaps/65537"} {
+				if got := ask(method, path, header...); got != 403 {
+					t.Errorf("%s %s with %q: %d, want 403", method, path, header, got)
+				}
+			}
+			if got := ask("GET", "/slotmaps", header...); got != 200 {
+				t.Errorf("GET with %q: %d, want 200", header, got)
+			}
+		}
+		if n := len(s.state.Slotmaps()); n != 1 {
+			t.Fatalf("%d maps left", n)
+		}
+		if got := ask("DELETE", "/slotmaps/65537", "Origin", "http://sim.example:9997"); got != 200 {
+			t.Errorf("DELETE of a page of its own: %d", got)
+		}
+		if got := ask("POST", "/global-reset"); got != 200 {
+			t.Errorf("POST of a program: %d", got)
+		}
+	})
+}

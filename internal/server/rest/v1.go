@@ -115,7 +115,7 @@ func (a v1) clients(w http.ResponseWriter, r *http.Request) {
 // client answers {id} with the client that has the lowest slot of that id, and
 // {id}:{slot} or C{id}:{slot} with exactly that one.
 func (a v1) client(w http.ResponseWriter, r *http.Request) {
-	name := param(r, "client")
+	name := chi.URLParam(r, "client")
 	id, nr, exact := strings.Cut(strings.TrimPrefix(name, "C"), ":")
 	c, ok := number16(w, "clientId", id)
 	if !ok {
@@ -148,7 +148,7 @@ func (a v1) banks(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a v1) bank(w http.ResponseWriter, r *http.Request) {
-	id, ok := number16(w, "bankId", param(r, "bank"))
+	id, ok := number16(w, "bankId", chi.URLParam(r, "bank"))
 	if !ok {
 		return
 	}
@@ -282,7 +282,7 @@ func object(member string, raw json.RawMessage) (map[string]json.RawMessage, *pr
 
 // delete ends the map of the bank slot with the number bankId × 65536 + slotNr.
 func (a v1) delete(w http.ResponseWriter, r *http.Request) {
-	name := param(r, "slotmap")
+	name := chi.URLParam(r, "slotmap")
 	n, err := strconv.ParseUint(name, 10, 32)
 	if err != nil {
 		notFound(w, "no slot map has the id %q: ids are bankId × 65536 + slotNr", name)

@@ -221,9 +221,9 @@ func (a v2) clients(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a v2) client(w http.ResponseWriter, r *http.Request) {
-	c, err := slot.ParseClient(param(r, "client"))
+	c, err := slot.ParseClient(chi.URLParam(r, "client"))
 	if err != nil {
-		badName(w, "client", param(r, "client"), err, "C{clientId}:{slotNr}")
+		badName(w, "client", chi.URLParam(r, "client"), err, "C{clientId}:{slotNr}")
 		return
 	}
 	v, ok := a.state.Client(c)
@@ -243,7 +243,7 @@ func (a v2) banks(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a v2) bank(w http.ResponseWriter, r *http.Request) {
-	id, ok := number16(w, "bankId", strings.TrimPrefix(param(r, "bank"), "B"))
+	id, ok := number16(w, "bankId", strings.TrimPrefix(chi.URLParam(r, "bank"), "B"))
 	if !ok {
 		return
 	}
@@ -265,9 +265,9 @@ func (a v2) slotmaps(w http.ResponseWriter, r *http.Request) {
 
 // slotmap answers with the newest map of a bank slot.
 func (a v2) slotmap(w http.ResponseWriter, r *http.Request) {
-	b, err := slot.ParseBank(param(r, "slot"))
+	b, err := slot.ParseBank(chi.URLParam(r, "slot"))
 	if err != nil {
-		badName(w, "bank", param(r, "slot"), err, "B{bankId}:{slotNr}")
+		badName(w, "bank", chi.URLParam(r, "slot"), err, "B{bankId}:{slotNr}")
 		return
 	}
 	m, ok := a.state.Slotmap(b)
