@@ -486,6 +486,45 @@ func TestBadCard(t *testing.T) {
 	}
 }
 
+// A card that hangs holds up nobody else, not even in the other half of its reader, and its late answer is that of its command.
+func TestHang(t *testing.T) {
+	seat := insert(t, 0, newScripted(0))
+	hung := open(t, Bank{}, 0)
+	exchange(t, hung, "a0a40000022fe2", "9f0f")
+	seat.SetFault(simulator.Hang)
+	answer := make(chan string)
+	go func() {
+		resp, err := hung.Transmit([]byte{0xa0, 0xb0, 0, 0, 10}, make([]byte, 0, 258))
+		answer <- fmt.Sprintf("%x, %v", resp, err)
+	}()
+	time.Sleep(time.Second) // pcscd's look at the card hangs, too
+
+	r := watch(t, Bank{}.Watch)
+	n := r.await(t, 0, "a list", has(0, true))
+	for i := 1; i < 4; i++ {
+		other := insert(t, i, newScripted(i))
+		n = r.await(t, n, "another card", has(i, true))
+		c := open(t, Bank{}, i)
+		exchange(t, c, "a0a40000022fe2", "9f0f", "a0b000000a", fmt.Sprintf("988812010000000000f%d9000", i))
+		if err := c.Reset(true); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		other.Pull()
+		n = r.await(t, n, "no other card", has(i, false))
+	}
+	select {
+	case a := <-answer:
+		t.Errorf("answer %s of a card that hangs", a)
+	default:
+	}
+	seat.SetFault(simulator.None)
+	if got := <-answer; got != "988812010000000000f09000, <nil>" {
+		t.Errorf("late answer %s", got)
+	}
+	exchange(t, hung, "a0b0000001", "989000")
+}
+
 // An ATR has 2 to 33 bytes (ISO 7816-3 8.2), and T=0 is what it says first, or nothing of protocols.
 func TestBadATR(t *testing.T) {
 	most := append([]byte{0x3b, 0xff, 0x13, 0, 0, 0x80, 0, 0, 0, 0}, make([]byte, 23)...)
