@@ -338,20 +338,23 @@ func (w *worker) serve(c *conn) {
 				r = w.card.ATR()
 				err = checkATR(r)
 			}
-			if err == nil {
-				w.tap.ATR(r)
-			}
 		default:
 			w.trace("command", w.cmd[:j.n])
 			r, err = w.card.Transmit(w.cmd[:j.n], w.buf[:])
 			if err == nil && (len(r) < minResponse || len(r) > maxResponse) {
 				err = fmt.Errorf("response of %d bytes, want %d..%d", len(r), minResponse, maxResponse)
 			}
-			if err == nil {
-				w.tap.APDU(w.cmd[:j.n], r)
-			}
 		}
-		if !w.finish(c, j, r, err) || err != nil {
+		goes := w.finish(c, j, r, err)
+		switch { // traced when the client waits no more
+		case err != nil:
+			return
+		case j.reset != noReset:
+			w.tap.ATR(r)
+		default:
+			w.tap.APDU(w.cmd[:j.n], r)
+		}
+		if !goes {
 			return
 		}
 	}
