@@ -237,7 +237,11 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 	from := b.place
 	stays := from.present && to.present && from.name == to.name && from.changes == to.changes
 	gone, came := from.present && !stays, to.present && !stays
+	moved := from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
 	b.place = to
+	if gone || came || moved {
+		b.fault = "" // it is another's
+	}
 	m = move{slot: b.slot, spec: b.spec, from: from, to: to, gone: gone, came: came}
 	if gone {
 		b.losses++
@@ -254,7 +258,6 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 		s.setLocked(b, b.restLocked(), nil)
 		s.hurryLocked(b)
 	}
-	moved := from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
 	if moved && b.state != Free && b.state != Carded && !m.served {
 		s.setLocked(b, b.restLocked(), nil) // what failed at the old place
 	}

@@ -198,6 +198,55 @@ func TestCardKeepsFailing(t *testing.T) {
 			}
 			m.command(cmd...)
 		}
+		m.wantCard(slot.Off)
+		m.wantCardBack(testATR)
+		r.wantWarnings("card error", 1)
+		r.wantError(5, "card doesn't answer")
+		r.server.Quiet(0)
+
+		// After it has worked, or as another card, its fault is news.
+		time.Sleep(time.Minute)
+		m.command(cmd...)
+		m.wantCard(slot.Off)
+		r.wantError(5, "card doesn't answer")
+		m.wantCardBack(testATR)
+		r.pcscd.pull(5)
+		m.wantCard(slot.Off)
+		r.wantError(5, "it was pulled")
+		r.pcscd.insert(5, testATR)
+		m.wantCardBack(testATR)
+		m.command(cmd...)
+		m.wantCard(slot.Off)
+		r.wantError(5, "card doesn't answer")
+		r.wantWarnings("card error", 3)
+		r.server.Quiet(0)
+	})
+}
+
+// A client that comes back again and again to a card that fails makes no more of it.
+func TestCardKeepsFailingPlainClient(t *testing.T) {
+	simulate(t, func(r *rig) {
+		r.cards[5].set(func(c *reader) { c.failWith = ErrMute })
+		r.create(c23, 5)
+		for range 5 {
+			m := r.connect(c23, 5)
+			m.wantResult(rspro.OK)
+			m.wantATR(testATR)
+			m.command(cmd...)
+			m.wantCardGone()
+			synctest.Wait()
+		}
+		r.wantError(5, "card doesn't answer")
+		r.server.Quiet(0)
+		r.wantWarnings("card error", 1)
+		r.remove(c23, 5)
+		r.create(c42, 5)
+		m := r.connect(c42, 5)
+		m.wantResult(rspro.OK)
+		m.wantATR(testATR)
+		m.command(cmd...)
+		m.wantCardGone()
+		r.wantError(5, "card doesn't answer")
 	})
 }
 

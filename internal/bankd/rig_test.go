@@ -507,6 +507,21 @@ next:
 	r.t.Errorf("no log line with %q in\n%s", words, all.String())
 }
 
+// wantWarnings wants so many warnings of this text.
+func (r *rig) wantWarnings(text string, want int) {
+	r.t.Helper()
+	synctest.Wait()
+	n := 0
+	for _, e := range r.log.AllEntries() {
+		if e.Level == logrus.WarnLevel && e.Message == text {
+			n++
+		}
+	}
+	if n != want {
+		r.t.Errorf("%d warnings %q, want %d", n, text, want)
+	}
+}
+
 // wantSlot wants a line of the report on a slot, up to its reader.
 func (r *rig) wantSlot(nr uint16, want string) {
 	r.t.Helper()

@@ -101,6 +101,8 @@ type bay struct {
 	abandoned int             // card goroutines that hang in a call, since epoch
 	epoch     int             // counts what ends the hanging: a new pcscd
 	err       error           // why the card couldn't be opened or used; nil when it could
+	opened    time.Time       // when the card was opened last
+	fault     string          // what was said last to be wrong with the card; see news
 	place     place           // where its card is
 	losses    int             // counts cards that left place
 	atr       []byte          // of the card, when it was open last; nil since it left
@@ -198,6 +200,7 @@ func (s *state) unmapLocked(b *bay, lost []*conn) []*conn {
 		lost = append(lost, c)
 	}
 	delete(s.byMap, b.client)
+	b.fault = ""
 	s.setLocked(b, Free, nil)
 	return lost
 }
@@ -238,12 +241,28 @@ func (s *state) hurryLocked(b *bay) {
 	}
 }
 
-// failLocked is what follows when the card of b can't be opened or used.
-func (s *state) failLocked(b *bay, err error) {
-	if c := b.user; c != nil && c.state == Served {
-		s.loseLocked(b, err)
-		return
+// sound is how long a card has to work for its next fault to be news.
+const sound = time.Minute
+
+// news reports whether err is to be said, in the log and to the server: not when it is what
+// was wrong with the same card before, and that hasn't worked for some time since. To be asked
+// once of each fault, before it has consequences.
+func (b *bay) news(err error) bool {
+	text := err.Error()
+	if text == b.fault && (b.state != Carded || time.Since(b.opened) < sound) {
+		return false
 	}
+	b.fault = text
+	return true
+}
+
+// failLocked is what follows when the card of b can't be opened or used. It returns whether
+// that is news.
+func (s *state) failLocked(b *bay, err error) (news bool) {
+	if c := b.user; c != nil && c.state == Served {
+		return s.loseLocked(b, err)
+	}
+	news = b.news(err)
 	code, state := kind(err)
 	if b.state != Free {
 		s.setLocked(b, state, err)
@@ -252,13 +271,16 @@ func (s *state) failLocked(b *bay, err error) {
 		c.answered = true
 		c.link.Reply(c.req, c.result(code))
 	}
+	return news
 }
 
 // loseLocked takes the card, which has gone or failed with err, from its user. Client
 // and server are told. A client that can wait for a card stays; it isn't heard until it
-// has confirmed the next ATR, since what it said before it knew is for the lost card.
-func (s *state) loseLocked(b *bay, err error) {
+// has confirmed the next ATR, since what it said before it knew is for the lost card. It
+// returns whether err is news.
+func (s *state) loseLocked(b *bay, err error) (news bool) {
 	c := b.user
+	news = b.news(err)
 	_, state := kind(err)
 	c.link.Send(&rspro.BankSlotStatusInd{From: b.slot, To: c.client, Phys: slot.Phys{Card: slot.Off}})
 	if c.stays && !s.closing {
@@ -270,10 +292,13 @@ func (s *state) loseLocked(b *bay, err error) {
 		c.link.Finish(err)
 	}
 	s.setLocked(b, max(state, b.restLocked()), err)
-	s.reportLocked(b, c, err)
+	if news {
+		s.reportLocked(b, c, err)
+	}
 	if b.work != nil {
 		b.work.poke()
 	}
+	return news
 }
 
 // heldLocked reports whether a card goroutine has the card in a reader.

@@ -216,10 +216,10 @@ func (w *worker) overdue() {
 	b.abandoned++
 	hanging := b.abandoned
 	c := b.user
-	if c == nil || c.state != Served { // else the server is told when it loses the card
+	served := c != nil && c.state == Served // then the server is told that it loses the card
+	if s.failLocked(b, ErrTimeout) && !served {
 		s.reportLocked(b, c, ErrTimeout)
 	}
-	s.failLocked(b, ErrTimeout)
 	if b.user != nil && !s.closing && b.abandoned < maxAbandoned {
 		s.start(b, true)
 	}
@@ -253,14 +253,9 @@ func (w *worker) open() bool {
 		return false
 	}
 	w.holds = ""
-	known := fmt.Sprint(b.err) == err.Error()
-	s.failLocked(b, err)
+	news := s.failLocked(b, err)
 	s.mu.Unlock()
-	level := logrus.WarnLevel
-	if known { // it was said when it was new
-		level = logrus.DebugLevel
-	}
-	w.log.WithError(err).Log(level, "no card")
+	w.log.WithError(err).Log(faultLevel(news), "no card")
 	return false
 }
 
@@ -310,7 +305,7 @@ func (w *worker) admit() *conn {
 		return nil
 	}
 	c.state = Served
-	b.atr = atr
+	b.atr, b.opened = atr, time.Now()
 	s.setLocked(b, Carded, nil)
 	if !c.answered { // nobody else answers now
 		c.link.Reply(c.req, c.result(rspro.OK))
@@ -414,10 +409,12 @@ func (w *worker) finish(c *conn, j job, r []byte, err error) bool {
 		return false
 	}
 	served := b.user == c && c.state == Served
+	news := false
 	switch {
 	case !served:
+		news = err != nil && b.news(err)
 	case err != nil:
-		s.failLocked(b, err)
+		news = s.failLocked(b, err)
 	case j.reset != noReset:
 		if c.wantsATR || !bytes.Equal(b.atr, r) {
 			b.atr = bytes.Clone(r)
@@ -432,11 +429,19 @@ func (w *worker) finish(c *conn, j job, r []byte, err error) bool {
 	s.mu.Unlock()
 	switch {
 	case err != nil:
-		w.log.WithError(err).WithField("served", served).Warn("card error")
+		w.log.WithError(err).WithField("served", served).Log(faultLevel(news), "card error")
 	case j.reset == noReset:
 		w.trace("response", r)
 	}
 	return true
+}
+
+// faultLevel is that of what is wrong with a card, which is said when it is news.
+func faultLevel(news bool) logrus.Level {
+	if news {
+		return logrus.WarnLevel
+	}
+	return logrus.DebugLevel
 }
 
 // trace logs the bytes of a TPDU.
