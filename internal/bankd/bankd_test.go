@@ -761,7 +761,7 @@ func TestPortInUse(t *testing.T) {
 
 func TestReaderWarnings(t *testing.T) {
 	simulate(t, func(r *rig) {
-		r.wantLog(logrus.WarnLevel, "slot=\"B1:1\"", `no reader matches \"Reader 99\"`, `line=2`)
+		r.wantLog(logrus.WarnLevel, "slot=\"B1:1\"", `no reader matches \"Reader 99\"`, `line=2`, "Fake Reader 00", "Fake Reader 07")
 		r.wantLog(logrus.InfoLevel, "readers", "Fake Reader 00", "Fake Reader 07")
 		r.wantLog(logrus.WarnLevel, "slot=\"B1:2\"", `no reader matches \"Fake\" but \"Fake Reader 00\", which slot B1:0 has by line 1 of the slots file`)
 		r.wantLog(logrus.InfoLevel, "slots file", "lines=5", "used=4")

@@ -77,8 +77,9 @@ func (d *bankd) apply(ctx context.Context, specs []*Slot) {
 	watch := !d.watched && slices.ContainsFunc(specs, func(s *Slot) bool { return s != nil && !s.Software() })
 	d.watched = d.watched || watch
 	moves := d.settleLocked()
+	readers := d.readers
 	d.mu.Unlock()
-	d.logMoves(moves)
+	d.logMoves(moves, readers)
 	if watch {
 		go d.watch(ctx)
 	}
@@ -160,7 +161,7 @@ func (d *bankd) follow(readers []Reader) {
 	case !slices.Equal(names(were), names(readers)):
 		log.WithField("readers", fmt.Sprintf("%q", names(readers))).Info("readers")
 	}
-	d.logMoves(moves)
+	d.logMoves(moves, readers)
 }
 
 func names(readers []Reader) []string {
@@ -278,8 +279,8 @@ func (p place) leftFor(to place) error {
 	return fmt.Errorf("%w: it was pulled", ErrNoCard)
 }
 
-// logMoves tells what has become of the slots' places.
-func (d *bankd) logMoves(moves []move) {
+// logMoves tells what has become of the slots' places among readers.
+func (d *bankd) logMoves(moves []move, readers []Reader) {
 	for _, m := range moves {
 		log := d.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": m.slot.String()})
 		if m.spec != nil {
@@ -295,6 +296,9 @@ func (d *bankd) logMoves(moves []move) {
 		case !m.served && (m.to.err == ErrNoService || m.to.err == errNotYet): // that is nothing about the slot
 			log.WithError(m.to.err).Debug("no reader")
 		case m.to.err != nil:
+			if m.spec != nil && readers != nil {
+				log = log.WithField("readers", fmt.Sprintf("%q", names(readers)))
+			}
 			log.WithError(m.to.err).Warn("no reader")
 		case m.gone && m.came:
 			log.Info("another card")

@@ -198,8 +198,7 @@ func TestReaderUnknown(t *testing.T) {
 	s := newSite(t)
 	s.create(0, 1)
 	s.startBankd([]string{rig.Reader(0), "Virtual SIM raeder", rig.Reader(0)})
-	s.await(s.bankd, "level=warning", "Virtual SIM raeder")
-	s.await(s.bankd, simulator.ReaderName(0), simulator.ReaderName(readers-1)) // which ones there are
+	s.await(s.bankd, "level=warning", "Virtual SIM raeder", "line=2", simulator.ReaderName(0), simulator.ReaderName(readers-1))
 	s.await(s.bankd, "level=warning", "B1:0", "line=3")
 	sh := s.client(1)
 	s.operational(sh)
