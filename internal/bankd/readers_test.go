@@ -134,6 +134,14 @@ func TestCardSwapped(t *testing.T) {
 		m.wantCardBack(testATR)
 		m.exchange(cmd...)
 		plain.ExpectEnd(time.Second)
+
+		r.pcscd.change(func(rs []Reader) []Reader { // each time is news
+			rs[5].Changes += 2
+			return rs
+		})
+		m.wantCard(slot.Off)
+		r.wantError(5, "it was swapped")
+		m.wantCardBack(testATR)
 	})
 }
 
