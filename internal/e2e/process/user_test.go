@@ -250,12 +250,14 @@ func (v *view) shows(t *testing.T, nr int, what string, right func(rig.Slot) boo
 func hasCard(s rig.Slot) bool { return s.Present != nil && *s.Present }
 func noCard(s rig.Slot) bool  { return s.Present != nil && !*s.Present }
 
-// do has the cards obey a command.
-func do(t *testing.T, format string, a ...any) {
+// do has the cards obey a command and returns what they say.
+func do(t *testing.T, format string, a ...any) (answer string) {
 	t.Helper()
-	if err := bench.Do(fmt.Sprintf(format, a...)); err != nil {
+	answer, err := bench.Do(fmt.Sprintf(format, a...))
+	if err != nil {
 		t.Fatal(err)
 	}
+	return answer
 }
 
 // restore has a card be there and good again at the end of the test.

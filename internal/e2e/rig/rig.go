@@ -106,18 +106,18 @@ func (r *Readers) StartPCSCD(n int, name func(int) string) (err error) {
 	return err
 }
 
-// Do has the cards obey a command such as "pull 3"; see simulator.Commands.
-func (r *Readers) Do(command string) error {
+// Do has the cards obey a command such as "pull 3", and returns what they say; see simulator.Commands.
+func (r *Readers) Do(command string) (answer string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := fmt.Fprintln(r.Cards.Stdin, command); err != nil {
-		return err
+		return "", err
 	}
-	answer, err := r.Cards.Line(10 * time.Second)
+	answer, err = r.Cards.Line(10 * time.Second)
 	if err == nil && !strings.HasPrefix(answer, "ok ") {
 		err = fmt.Errorf("cards: %s: %s", command, answer)
 	}
-	return err
+	return answer, err
 }
 
 func awaitCard(i int) error {
