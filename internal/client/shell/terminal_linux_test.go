@@ -124,8 +124,8 @@ type sitting struct {
 	done chan error
 }
 
-// sit starts a shell at u. change may redirect its streams.
-func sit(t *testing.T, u *user, change func(*Env)) *sitting {
+// sit starts a shell at u. change may redirect its streams, for one.
+func sit(t *testing.T, u *user, change func(*Config, *Env)) *sitting {
 	t.Helper()
 	n := testnet.New()
 	s := &sitting{user: u, done: make(chan error, 1)}
@@ -135,10 +135,10 @@ func sit(t *testing.T, u *user, change func(*Env)) *sitting {
 	log.SetOutput(u.tty)
 	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
 	env := Env{Env: client.Env{Net: n.Host("10.0.0.3"), Log: log}, In: u.tty, Out: u.tty, Err: u.tty}
-	if change != nil {
-		change(&env)
-	}
 	cfg := Config{Config: client.Config{ServerHost: "10.0.0.1", ServerPort: 9998, Slot: me, ATR: []byte{0x3b, 0x00}}}
+	if change != nil {
+		change(&cfg, &env)
+	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(t.Context())
 	go func() { s.done <- Run(ctx, cfg, env) }()
@@ -270,15 +270,43 @@ func TestPrompt(t *testing.T) {
 func TestTerminalMode(t *testing.T) {
 	u := newUser(t)
 	before := u.mode()
-	s := sit(t, u, nil)
+	runs, release := make(chan struct{}), make(chan struct{})
+	started, free := sync.OnceFunc(func() { close(runs) }), sync.OnceFunc(func() { close(release) })
+	s := sit(t, u, func(cfg *Config, env *Env) {
+		cfg.Script, cfg.ScriptTimeout = "script", time.Minute
+		env.StartScript = func(context.Context, string, []string) (func() error, error) {
+			started()
+			return func() error {
+				<-release
+				return nil
+			}, nil
+		}
+	})
+	t.Cleanup(free) // before sit's, which waits for the end
 	u.expect("> ")
 	m := u.mode()
 	if m.Lflag&unix.ISIG == 0 || m.Oflag&unix.OPOST == 0 || m.Lflag&(unix.ECHO|unix.ICANON) != 0 ||
 		m.Cc[unix.VINTR] == 0 || m.Cc[unix.VSUSP] != 0 || m.Cc[unix.VQUIT] != 0 {
 		t.Errorf("mode %+v", m)
 	}
-	// The mode is back before the program has ended: it may take its time.
+	// The mode is back before the program has ended, which an event script holds up.
+	s.server = testnet.AcceptPeer(t, s.serverLn)
+	_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](s.server)
+	s.server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
+	<-runs
 	s.stop()
+	for end := time.Now().Add(10 * time.Second); u.mode() != before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("the terminal is still in mode %+v, was in %+v", u.mode(), before)
+			break
+		}
+	}
+	select {
+	case err := <-s.done:
+		t.Fatalf("the program has ended without its script: %v", err)
+	default:
+	}
+	free()
 	s.ends()
 	if after := u.mode(); after != before {
 		t.Errorf("the terminal is left in mode %+v, was in %+v", after, before)
@@ -299,7 +327,7 @@ func TestHangUp(t *testing.T) {
 func TestOutputRedirected(t *testing.T) {
 	u := newUser(t)
 	var out text
-	s := sit(t, u, func(env *Env) { env.Out = &out })
+	s := sit(t, u, func(_ *Config, env *Env) { env.Out = &out })
 	s.serve()
 	u.expect("direct convention")
 	u.types("a0a40000023f00\r")
@@ -322,7 +350,7 @@ func TestErrorsRedirected(t *testing.T) {
 	u := newUser(t)
 	before := u.mode()
 	var errs text
-	s := sit(t, u, func(env *Env) {
+	s := sit(t, u, func(_ *Config, env *Env) {
 		env.Err = &errs
 		env.Log.SetOutput(&errs)
 	})
