@@ -14,16 +14,17 @@ import (
 
 // A Bank opens cards in software, for the slots that name one. It keeps what they keep without
 // power, for as long as it lives: a slot that is opened again has its card with the files, tries and
-// sequence numbers as they were left, unless its profile is another now. The zero value is ready.
+// sequence numbers as they were left, unless its line or profile is another now, which ends the old
+// card. Twins in two slots are two cards. The zero value is ready.
 type Bank struct {
-	mu       sync.Mutex
-	memories map[place]*memory
+	mu    sync.Mutex
+	cards map[slot.Bank]kept
 }
 
-// A place is where a card is: twins in two slots are two cards.
-type place struct {
-	slot slot.Bank
-	spec string
+// A kept is the card that a slot had last.
+type kept struct {
+	spec   string
+	memory *memory
 }
 
 var (
@@ -43,18 +44,19 @@ func (b *Bank) Open(_ context.Context, s bankd.Slot) (bankd.Card, error) {
 	if err != nil {
 		return nil, fmt.Errorf("slot %s: %w", s.Bank, err)
 	}
-	at := place{s.Bank, s.Spec}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m := b.memories[at]
-	if m == nil || !reflect.DeepEqual(m.profile, p) {
-		if m, err = newMemory(p); err != nil {
+	k, ok := b.cards[s.Bank]
+	if !ok || k.spec != s.Spec || !reflect.DeepEqual(k.memory.profile, p) {
+		m, err := newMemory(p)
+		if err != nil {
 			return nil, fmt.Errorf("slot %s: %w", s.Bank, err)
 		}
-		if b.memories == nil {
-			b.memories = make(map[place]*memory)
+		if b.cards == nil {
+			b.cards = make(map[slot.Bank]kept)
 		}
-		b.memories[at] = m
+		k = kept{s.Spec, m}
+		b.cards[s.Bank] = k
 	}
-	return m.power(), nil
+	return k.memory.power(), nil
 }

@@ -389,6 +389,10 @@ func TestBankKeepsCards(t *testing.T) {
 	other := s
 	other.Spec += ",pin1=1234"
 	exchange(t, openCard(t, &b, other), asNew...)
+	exchange(t, openCard(t, &b, other), "0020000108"+right, "9000", selAID, "6131", challenge(autn1), resync)
+
+	// Of a slot only its last card is kept: a bankd may be given many in its life.
+	exchange(t, openCard(t, &b, s), asNew...)
 }
 
 // Cards are opened and closed by several slots at once, and one that is late is harmless.
