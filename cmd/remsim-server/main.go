@@ -36,7 +36,7 @@ the card in what bank slot, come in over its REST API.`,
 	daemon.AddrVar(fs, &cfg.RSPROListen, "rspro-listen", "", ":9998", "address for bankds and clients")
 	daemon.AddrVar(fs, &cfg.RESTListen, "rest-listen", "", ":9997", "address of the REST API")
 	log.Flags(fs, false)
-	daemon.Manual(cmd, 8, manual)
+	daemon.Manual(cmd, 8, manual, link.Manual)
 	cfg.Name, cfg.Version = daemon.HostName(), daemon.Version()
 	return cmd
 }

@@ -4,7 +4,8 @@ package link
 
 import _ "embed"
 
-// Manual is the section about the Schedule in the manuals of programs that call others.
+// Manual are the sections about the Schedule and about what peers may do in the manuals of
+// programs that speak RSPRO.
 //
 //go:embed manual.md
 var Manual string
