@@ -199,13 +199,14 @@ func (s Slot) State() string {
 	return "CARD"
 }
 
-// Slots returns all slots of the bankd that has a bank id, by number.
-func (s *State) Slots(id uint16) []Slot {
+// Slots returns the bankd that has a bank id and all its slots, by number, of one moment; ok
+// reports whether it is connected.
+func (s *State) Slots(id uint16) (v Bank, slots []Slot, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.banks[id]
 	if b == nil || b.peer == nil {
-		return nil
+		return Bank{}, nil, false
 	}
 	l := make([]Slot, b.peer.numSlots)
 	for nr := range l {
@@ -221,5 +222,5 @@ func (s *State) Slots(id uint16) []Slot {
 			v.Served = slices.ContainsFunc(p.maps, func(m *mapping) bool { return m.state >= MapActive })
 		}
 	}
-	return l
+	return b.peer.view(), l, true
 }

@@ -521,7 +521,7 @@ func TestBadList(t *testing.T) {
 			if l := w.Slotmaps(); len(l) != 0 {
 				t.Errorf("maps %v", l)
 			}
-			if w.Slots(1)[1].Told {
+			if _, l, _ := w.Slots(1); l[1].Told {
 				t.Error("slot information taken")
 			}
 			w.expectLog("message=bankSlotInfoInd")
@@ -533,7 +533,7 @@ func TestBadList(t *testing.T) {
 // TestSlots checks what is shown of a bankd's slots.
 func TestSlots(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		if l := w.Slots(1); l != nil {
+		if _, l, ok := w.Slots(1); ok {
 			t.Errorf("slots of nobody: %v", l)
 		}
 		m := pair(1, 7)
@@ -542,7 +542,7 @@ func TestSlots(t *testing.T) {
 		expect := func(nr int, want Slot, state string) {
 			t.Helper()
 			synctest.Wait()
-			l := w.Slots(1)
+			_, l, _ := w.Slots(1)
 			if len(l) != 8 {
 				t.Fatalf("%d slots, want 8", len(l))
 			}
@@ -563,8 +563,8 @@ func TestSlots(t *testing.T) {
 		expect(0, none, "")
 		expect(1, there, "CARD")
 		expect(7, Slot{Told: true}, "FREE")
-		if got := w.Slots(1)[1].Map; got == nil || got.Map != m || got.State != MapActive {
-			t.Errorf("map %+v", got)
+		if _, l, _ := w.Slots(1); l[1].Map == nil || l[1].Map.Map != m || l[1].Map.State != MapActive {
+			t.Errorf("map %+v", l[1].Map)
 		}
 
 		// What is kept doesn't change with what comes after it.
@@ -616,6 +616,39 @@ func TestSlots(t *testing.T) {
 		failed = Slot{LastError: "errorInd: code 2, severity 2: mute"}
 		expect(1, failed, "")
 	})
+}
+
+// TestSlotsConsistent looks at a bank while bankds of different sizes take turns: what is shown of
+// bankd and slots belongs together.
+func TestSlotsConsistent(t *testing.T) {
+	s := NewState()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := uint16(0); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			p := &bankPeer{bank: 1, numSlots: n%8 + 1, endpoint: addr(n%8 + 1)}
+			s.addBank(p)
+			s.dropBank(p)
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
+	for seen, last := 0, 0; seen < 20; {
+		b, slots, ok := s.Slots(1)
+		if len(slots) != int(b.NumSlots) || ok != (len(slots) > 0) || ok && b.Endpoint != addr(b.NumSlots) {
+			t.Fatalf("bankd of %d slots at %s is shown with %d slots", b.NumSlots, b.Endpoint, len(slots))
+		}
+		if len(slots) != last {
+			seen, last = seen+1, len(slots)
+		}
+	}
 }
 
 // TestLogNamesPeer checks that what the link logs of a peer names it once it is known.

@@ -570,7 +570,7 @@ func TestStrays(t *testing.T) {
 		if n := flood(b, 1000, fault) + flood(b, 1000, trouble); n != 1200 {
 			t.Errorf("%d lines, want 1200", n)
 		}
-		if v := w.Slots(1); v[1].LastError != "mute" {
+		if _, v, _ := w.Slots(1); v[1].LastError != "mute" {
 			t.Errorf("slot %+v isn't what was told last", v[1])
 		}
 		time.Sleep(time.Minute)

@@ -237,7 +237,9 @@ func (a v2) client(w http.ResponseWriter, r *http.Request) {
 func (a v2) banks(w http.ResponseWriter, r *http.Request) {
 	l := []BankV2{}
 	for _, b := range a.state.Banks() {
-		l = append(l, bankV2Of(b, a.state.Slots(b.ID)))
+		if b, slots, ok := a.state.Slots(b.ID); ok {
+			l = append(l, bankV2Of(b, slots))
+		}
 	}
 	reply(w, map[string]any{"banks": l})
 }
@@ -247,12 +249,12 @@ func (a v2) bank(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	b, ok := a.state.Bank(id)
+	b, slots, ok := a.state.Slots(id)
 	if !ok {
 		notFound(w, "no bankd with bank id %d is connected", id)
 		return
 	}
-	reply(w, bankV2Of(b, a.state.Slots(id)))
+	reply(w, bankV2Of(b, slots))
 }
 
 func (a v2) slotmaps(w http.ResponseWriter, r *http.Request) {
