@@ -172,19 +172,23 @@ type Slot struct {
 	Map *Slotmap
 	// Served reports whether the bankd has a map there, that one or an older one.
 	Served bool
+	// Used reports whether Map is active and its client is connected and was told to use the slot.
+	Used bool
 	// LastError is what the bankd told last of the slot by bankSlotInfoInd, which ends it, too, or by
 	// errorInd; empty: nothing.
 	LastError string
 }
 
-// State returns what the slot is in, as far as that follows from what its bankd tells:
+// State returns what the slot is in, as far as that follows from what its bankd tells and its
+// client was told:
 //
 //	FREE    the bankd serves no map there
-//	MAPPED  it serves a map, but there is no card
-//	CARD    it serves a map, and there is a card; whether its client uses it isn't told
-//	FAILED  the same, but the bankd told an error of it
+//	MAPPED  it serves a map, but there is no card, or no client here that was told to use it
+//	CARD    it serves a map, there is a card, and the client was told to use it
+//	FAILED  it serves a map, there is a card, and the bankd told an error of it
 //
-// It is empty when the bankd hasn't told.
+// It is empty when the bankd hasn't told. What the bankd itself shows can be another for a moment, and
+// as long as a client that uses the card has no connection to the server.
 func (s Slot) State() string {
 	switch {
 	case !s.Told:
@@ -195,6 +199,8 @@ func (s Slot) State() string {
 		return "MAPPED"
 	case s.LastError != "":
 		return "FAILED"
+	case !s.Used:
+		return "MAPPED"
 	}
 	return "CARD"
 }
@@ -219,8 +225,15 @@ func (s *State) Slots(id uint16) (v Bank, slots []Slot, ok bool) {
 		if p := b.places[v.Nr]; p != nil {
 			m := p.newest().view()
 			v.Map = &m
+			v.Used = m.State == MapActive && s.uses(m.Map)
 			v.Served = slices.ContainsFunc(p.maps, func(m *mapping) bool { return m.state >= MapActive })
 		}
 	}
 	return b.peer.view(), l, true
+}
+
+// uses reports whether the client of m is connected and was told, as the last thing, to use m's slot.
+func (s *State) uses(m slot.Map) bool {
+	c := s.clients[m.Client]
+	return c != nil && c.peer != nil && c.peer.told.Bank == m.Bank && !c.peer.told.none()
 }

@@ -547,7 +547,7 @@ func TestSlots(t *testing.T) {
 				t.Fatalf("%d slots, want 8", len(l))
 			}
 			got := l[nr]
-			got.Map, got.Served = nil, false
+			got.Map, got.Served, got.Used = nil, false, false
 			want.Nr = uint16(nr)
 			if !reflect.DeepEqual(got, want) || l[nr].State() != state {
 				t.Errorf("slot %d is %+v %s\nwant %+v %s", nr, got, l[nr].State(), want, state)
@@ -561,8 +561,15 @@ func TestSlots(t *testing.T) {
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{info, {Slot: 7}}})
 		there := Slot{Told: true, Present: true, Reader: "Reader ü", ATR: atr}
 		expect(0, none, "")
-		expect(1, there, "CARD")
+		expect(1, there, "MAPPED") // without a client
 		expect(7, Slot{Told: true}, "FREE")
+		c := w.client(m.Client)
+		w.expectTold(c, m.Bank, "10.0.0.7:9999")
+		expect(1, there, "CARD")
+		c.Close()
+		expect(1, there, "MAPPED")
+		c = w.client(m.Client)
+		w.expectTold(c, m.Bank, "10.0.0.7:9999")
 		if _, l, _ := w.Slots(1); l[1].Map == nil || l[1].Map.Map != m || l[1].Map.State != MapActive {
 			t.Errorf("map %+v", l[1].Map)
 		}
@@ -591,12 +598,14 @@ func TestSlots(t *testing.T) {
 		// The map goes, and comes.
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1, Present: true}}})
 		w.Delete(m.Bank)
-		expect(1, Slot{Told: true, Present: true}, "CARD")
+		expect(1, Slot{Told: true, Present: true}, "MAPPED") // the client is being sent away
 		w.expectMap(b, true, m, rspro.OK)
+		w.expectTold(c, m.Bank, "0.0.0.0:0")
 		expect(1, Slot{Told: true, Present: true}, "FREE")
 		w.create(m)
 		expect(1, Slot{Told: true, Present: true}, "FREE")
 		w.expectMap(b, false, m, rspro.OK)
+		w.expectTold(c, m.Bank, "10.0.0.7:9999")
 		expect(1, Slot{Told: true, Present: true}, "CARD")
 
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 8, Present: true}}})
