@@ -104,17 +104,32 @@ func (s *State) encounter(b *bank, sm slot.Map, fresh bool) finding {
 	return finding{Map: sm, text: "unknown map to be removed: " + why}
 }
 
+// maxRumours bounds how many clients are remembered for nothing but what bankds have listed: whoever
+// poses as a bankd can list all client slots there are, a few at a time. It is the slots of four large banks.
+const maxRumours = 4 * (slot.Max + 1)
+
 // believed notes that a client was once told t, by whoever made the map, unless more is known:
-// it is to be told when that ends. (One that has a wanted map is told of that, and may be
-// using it all the time.)
+// it is to be told when that ends, which may be when it is back after its bankd is. (One that has
+// a wanted map is told of that, and may be using it all the time.)
 func (s *State) believed(t Target, by slot.Client) {
 	c := s.clients[by]
 	if c == nil {
 		c = &client{slot: by}
 		s.clients[by] = c
 	}
-	if c.told.none() {
-		c.told = t
+	if !c.told.none() {
+		return
+	}
+	c.told, c.rumour = t, true
+	s.rumours = append(s.rumours, c)
+	if len(s.rumours) <= maxRumours {
+		return
+	}
+	oldest := s.rumours[0]
+	s.rumours = s.rumours[1:]
+	if oldest.rumour && s.clients[oldest.slot] == oldest {
+		oldest.told, oldest.rumour = Target{}, false
+		s.release(oldest)
 	}
 }
 

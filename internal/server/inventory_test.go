@@ -351,6 +351,59 @@ func TestTellFound(t *testing.T) {
 	}
 }
 
+// TestManyRumours has bankds list ever other clients in unknown maps, and confirm the removals:
+// few of those clients are remembered, and none of the others is forgotten for them.
+func TestManyRumours(t *testing.T) {
+	f := newFixture(t)
+	known, here, back := cl(5, 9), cl(6, 9), cl(7, 9)
+	use := slot.Map{Bank: bk(2, 0), Client: known}
+	f.bankUp(2)
+	f.create(use)
+	f.clientUp(known)
+	f.clientUp(here)
+	f.expect(2, "+"+use.String())
+	f.answer(use.Bank, rspro.OK)
+	f.expectTold(known, Target{use.Bank, addr(2)})
+	f.clientDown(known)
+	f.s.DeleteAll() // so that no map is adopted
+	list := func(maps ...slot.Map) {
+		p := &bankPeer{bank: 1, numSlots: slot.Max + 1, endpoint: addr(1), held: true}
+		if f.s.addBank(p) != nil {
+			t.Fatal("bank id 1 is taken")
+		}
+		f.s.listed(p, maps)
+		for _, q := range f.s.mapRequests(p) {
+			f.s.mapAnswered(p, q, rspro.OK)
+		}
+		f.s.dropBank(p)
+	}
+	list(pair(0, here.ID), slot.Map{Bank: bk(1, 1), Client: here})
+	for nr := range uint16(6) {
+		var maps []slot.Map
+		for i := range uint16(slot.Max + 1) {
+			maps = append(maps, slot.Map{Bank: bk(1, i), Client: cl(i, nr)})
+		}
+		list(maps...)
+	}
+	list(slot.Map{Bank: bk(1, 3), Client: back})
+	if got := len(f.s.clients); got > maxRumours+2 {
+		t.Errorf("%d clients are remembered, want %d at the most", got, maxRumours+2)
+	}
+	f.clientUp(back)
+	f.expectTold(back, noBankd(bk(1, 3)))
+	f.clientUp(cl(8, 5)) // of the newest ones
+	f.expectTold(cl(8, 5), noBankd(bk(1, 8)))
+	f.clientUp(cl(8, 0)) // of the oldest ones
+	f.expectSilence(cl(8, 0))
+	f.expect(2, "-"+use.String())
+	f.answer(use.Bank, rspro.OK)
+	f.clientUp(known)
+	f.expectTold(known, noBankd(use.Bank))
+	if f.s.clients[here] == nil || f.s.clients[here].peer != f.clients[here] {
+		t.Error("a client that is connected was forgotten")
+	}
+}
+
 // TestBankState lets bankds tell their maps, and asks only for the differences.
 func TestBankState(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

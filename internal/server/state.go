@@ -40,6 +40,9 @@ type State struct {
 	// adopts: maps that a bankd has from before the server's start are taken over. It
 	// ends when all maps are deleted.
 	adopts bool
+	// rumours are the clients that believed has noted something of, oldest first. Of some,
+	// more is known by now.
+	rumours []*client
 }
 
 // NewState returns a State without maps.
@@ -67,7 +70,8 @@ type client struct {
 	slot slot.Client
 	peer *clientPeer // nil: not connected
 	// told is what the client may believe from earlier connections; zero: nothing.
-	told Target
+	told   Target
+	rumour bool // told is known from nothing but a bankd's list
 }
 
 // A Target is what a client is told to use.
@@ -442,7 +446,12 @@ func (s *State) dropClient(p *clientPeer) {
 		return
 	}
 	c.peer = nil
-	if c.told.none() {
+	s.release(c)
+}
+
+// release forgets a client that isn't connected and believes nothing.
+func (s *State) release(c *client) {
+	if c.peer == nil && c.told.none() {
 		delete(s.clients, c.slot)
 	}
 }
@@ -472,7 +481,7 @@ func (s *State) tell(p *clientPeer) (Target, uint64) {
 		if p.tells > 0 && p.told == t {
 			return Target{}, 0
 		}
-		c.told = t
+		c.told, c.rumour = t, false
 		return s.tells(p, t)
 	case believes.none():
 	case m != nil && m.Bank == believes.Bank: // the bankd will be back
@@ -503,7 +512,7 @@ func (s *State) told(p *clientPeer, n uint64, r rspro.ResultCode) {
 		p.lastError = "configClientBank: " + r.String()
 	}
 	if p.told.none() {
-		c.told = Target{}
+		c.told, c.rumour = Target{}, false
 	}
 }
 
