@@ -293,25 +293,32 @@ func TestHungCard(t *testing.T) {
 	}
 }
 
-// TestBadCards has cards do in use what no card may: each time a log line names the slot, the slot has failed,
+// TestBadCards has cards do what no card may: each time a log line names the slot, the slot has failed,
 // and works again with a good card. A card in software in another slot notices nothing.
 func TestBadCards(t *testing.T) {
 	s := newSite(t)
 	cards := []struct {
 		fault string
+		anew  bool   // it takes effect when the card is put in
 		says  string // the log, and the slot's last error
 	}{
-		{"mute 0", "doesn't answer"},
-		{"short 1", "doesn't answer"},
-		{"long 2", "300, want 2..258"},
+		{"mute 0", false, "doesn't answer"},
+		{"short 1", false, "doesn't answer"},
+		{"long 2", false, "300, want 2..258"},
+		{"atr 3 " + strings.Repeat("3b", 34), true, "doesn't answer"},
 	}
 	s.startBankd(append(readerSpecs(len(cards)), simulator.Profile(len(cards)).String()))
 	users := s.users(len(cards) + 1)
-	restore(t, 0, 1, 2)
+	restore(t, 0, 1, 2, 3)
 	v := s.view()
 	for i, c := range cards {
 		before := users[i].counts()
 		do(t, "%s", c.fault)
+		if c.anew {
+			do(t, "pull %d", i)
+			v.shows(t, i, "no card", noCard)
+			do(t, "insert %d", i)
+		}
 		v.shows(t, i, "a failed card", func(s rig.Slot) bool { return s.State == "FAILED" && strings.Contains(s.LastError, c.says) })
 		s.await(s.bankd, "level=warning", fmt.Sprintf("slot=\"B1:%d\"", i), c.says)
 		if _, err := users[i].await(before, counts{lost: 1}, soon); err != nil {
