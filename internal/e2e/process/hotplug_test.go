@@ -16,10 +16,8 @@ import (
 	"remsim/internal/simulator"
 )
 
-const (
-	pace    = 3 * time.Millisecond // between the commands of a user: faster than any modem
-	noticed = 3 * time.Second      // a card that comes or goes: 1 s, and slack for a computer that is busy
-)
+// pace is the time between the commands of a user: faster than any modem.
+const pace = 3 * time.Millisecond
 
 // users are clients of cards 0 to n-1, mapped to the slots with these numbers, that use them.
 func (s *site) users(n int) (users []*user) {
@@ -66,7 +64,8 @@ func stayed(t *testing.T, u *user) {
 
 // TestPulled pulls seven cards and puts them back, 105 times altogether, while they are used: each time
 // the slot is shown without and with a card, and the client gets it back on the same
-// connection. An eighth card is pulled for a moment, which pcscd may not see.
+// connection. An eighth card is pulled for a moment, which pcscd may not see. That a card has come or
+// gone is noticed within a second, but for some times where the computer has other things to do.
 func TestPulled(t *testing.T) {
 	const slots, pulls = 7, 15
 	s := newSite(t)
@@ -76,7 +75,7 @@ func TestPulled(t *testing.T) {
 	v := s.view()
 	var run sync.WaitGroup
 	var mu sync.Mutex
-	var left, came time.Duration // the longest
+	var left, came []time.Duration
 	for i, u := range users[:slots] {
 		run.Go(func() {
 			for k := range pulls {
@@ -86,7 +85,7 @@ func TestPulled(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				left, came = max(left, l), max(came, c)
+				left, came = append(left, l), append(came, c)
 				mu.Unlock()
 			}
 		})
@@ -101,7 +100,21 @@ func TestPulled(t *testing.T) {
 		u.works(t, 10)
 		stayed(t, u)
 	}
-	t.Logf("at the most %v until a card was shown as gone, %v as there", left.Round(time.Millisecond), came.Round(time.Millisecond))
+	for what, took := range map[string][]time.Duration{"gone": left, "there": came} {
+		slices.Sort(took)
+		t.Logf("a card was shown as %s after %v (p50), %v (p90), %v (the longest)", what, quantile(took, 0.5), quantile(took, 0.9), quantile(took, 1))
+		if quantile(took, 0.5) > time.Second || quantile(took, 0.9) > 3*time.Second {
+			t.Errorf("that is too late")
+		}
+	}
+}
+
+// quantile returns quantile q of durations in order, rounded.
+func quantile(d []time.Duration, q float64) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	return d[int(q*float64(len(d)-1))].Round(10 * time.Microsecond)
 }
 
 // pullAndInsert pulls card i from under its user and puts it back. It returns how long it took
@@ -118,7 +131,7 @@ func pullAndInsert(v *view, u *user, i int) (left, came time.Duration, err error
 		return strings.HasPrefix(s.Reader, simulator.ReaderName(i)) &&
 			s.Client != nil && int(s.Client.ClientID) == u.sh.id && s.MapState == "ACTIVE"
 	}
-	left, err = v.await(i, noticed, "a card that was pulled", func(s rig.Slot) bool {
+	left, err = v.await(i, soon, "a card that was pulled", func(s rig.Slot) bool {
 		return noCard(s) && own(s) && s.State == "MAPPED" && s.ATR == ""
 	})
 	if err != nil {
@@ -127,7 +140,7 @@ func pullAndInsert(v *view, u *user, i int) (left, came time.Duration, err error
 	if _, err := bench.Do(fmt.Sprint("insert ", i)); err != nil {
 		return 0, 0, err
 	}
-	came, err = v.await(i, noticed, "a card that is back", func(s rig.Slot) bool {
+	came, err = v.await(i, soon, "a card that is back", func(s rig.Slot) bool {
 		return hasCard(s) && own(s) && s.State == "CARD" && s.ATR == fmt.Sprintf("%x", twinOf(i).ATR()) && s.LastError == ""
 	})
 	if err == nil {
@@ -256,11 +269,8 @@ func TestHungCard(t *testing.T) {
 			all = append(all, u.lap()...)
 		}
 		slices.Sort(all)
-		quantile := func(q float64) time.Duration {
-			return all[int(q*float64(len(all)-1))].Round(10 * time.Microsecond)
-		}
-		t.Logf("%-8s %5d commands of the others: p50 %v, p99 %v, the longest %v", when, len(all), quantile(0.5), quantile(0.99), quantile(1))
-		if longest := quantile(1); longest >= timeout {
+		t.Logf("%-8s %5d commands of the others: p50 %v, p99 %v, the longest %v", when, len(all), quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1))
+		if longest := quantile(all, 1); longest >= timeout {
 			t.Errorf("one of them took %v: it has waited for the hung card", longest)
 		}
 	}

@@ -40,9 +40,10 @@ func TestEightClients(t *testing.T) {
 	}
 }
 
-// TestServerKilled kills the server while sessions run and starts it again; it doesn't know its maps,
-// and the back-end makes them again, whether bankds tell of them or not. Nothing of that is seen in the sessions: no answer is wrong or
-// missing, and a modem that were told anything would show it on standard output.
+// TestServerKilled kills the server while sessions run and starts it again; it doesn't know its
+// maps, and the back-end makes them again, whether bankds tell of them or not. Nothing of that is seen
+// in the sessions: no answer is wrong or missing, and a modem that were told anything would show it
+// on standard output.
 func TestServerKilled(t *testing.T) {
 	s := newSite(t)
 	s.create(0, 1)
