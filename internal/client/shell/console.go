@@ -418,11 +418,15 @@ func vector(gsm, withAUTN bool, b []byte) ([]string, error) {
 		if len(b) == 0 && i >= len(names)-optional {
 			break
 		}
-		if len(b) == 0 || len(b) < 1+int(b[0]) {
+		if len(b) == 0 {
 			return nil, errVector
 		}
-		facts = append(facts, fmt.Sprintf("%s %x", name, b[1:1+b[0]]))
-		b = b[1+b[0]:]
+		end := 1 + int(b[0])
+		if len(b) < end {
+			return nil, errVector
+		}
+		facts = append(facts, fmt.Sprintf("%s %x", name, b[1:end]))
+		b = b[end:]
 	}
 	if len(b) > 0 {
 		return nil, errVector

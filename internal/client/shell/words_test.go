@@ -407,6 +407,7 @@ func TestVectorErrors(t *testing.T) {
 		{false, true, "db 01aa 01bb 01cc 02dd"},
 		{false, true, "dc"},
 		{false, true, "dc 02aa"},
+		{false, false, "ff" + strings.Repeat("cc", 255)}, // the longest part there can be, alone
 	} {
 		if got, err := vector(tc.gsm, tc.autn, unhex(t, tc.in)); err == nil {
 			t.Errorf("%+v: %q", tc, got)
@@ -419,6 +420,7 @@ func FuzzAnswers(f *testing.F) {
 	for _, s := range []string{
 		"620b82054221001c0a83026f3a", "62820001aa", "000000096f0704000000000002001c", "000001186f3a04000000000002011c",
 		"db01aa01bb01cc01dd", "dc01aa", "0401020304080807060504030201",
+		"ff" + strings.Repeat("cc", 255),
 	} {
 		f.Add(unhex(f, s))
 	}
