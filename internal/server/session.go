@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -76,8 +77,9 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	switch ok := <-accepted; {
 	case ok, ctx.Err() != nil:
 		log.WithError(err).Info("connection ended")
-	case !s.greeted && errors.Is(err, io.EOF):
-		log.Debug("connection without a connect request") // a port scan, a health check
+	case !s.greeted && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		// A port scan, a health check; who closes with our PING unread resets the connection.
+		log.Debug("connection without a connect request")
 	default:
 		log.WithError(err).Warn("connection ended before its peer was accepted")
 	}

@@ -514,12 +514,13 @@ func TestBadInput(t *testing.T) {
 
 // TestStranger connects programs that don't speak RSPRO: the log says what they are.
 func TestStranger(t *testing.T) {
+	const nothing = "connection without a connect request"
 	for _, tt := range []struct{ says, log string }{
 		{"GET / HTTP/1.1\r\n\r\n", "looks like HTTP"},
 		{"OPTIONS * HTTP/1.1\r\n\r\n", "looks like HTTP"},
 		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "looks like TLS"},
 		{"SSH-2.0-OpenSSH_9.2\r\n", "looks like SSH"},
-		{"", "connection without a connect request"},
+		{"", nothing},
 	} {
 		inWorld(t, func(t *testing.T, w *world) {
 			c, err := w.net.Host("10.0.0.7").Dial(t.Context(), netip.MustParseAddrPort(serverAddr))
@@ -531,12 +532,24 @@ func TestStranger(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tt.says == "" {
+				if _, err := io.ReadFull(c, make([]byte, 4)); err != nil { // a PING
+					t.Fatal(err)
+				}
 				c.Close()
 			}
 			io.Copy(io.Discard, c) //nolint:errcheck // ends somehow
 			w.expectLog(tt.log)
 		})
 	}
+	inWorld(t, func(t *testing.T, w *world) {
+		c, err := w.net.Host("10.0.0.7").Dial(t.Context(), netip.MustParseAddrPort(serverAddr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // until the PING is there
+		c.Close()       // a reset, since it isn't read
+		w.expectLog(nothing)
+	})
 }
 
 // TestStrays checks that nobody can fill the log: by messages out of place, which end the
