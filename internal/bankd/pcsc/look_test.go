@@ -361,6 +361,34 @@ func TestLookMute(t *testing.T) {
 	})
 }
 
+// Nor do mute cards hold up a look where nothing happens.
+func TestLookMuteQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", mute, nil}, state{"b", mute, nil}, state{"c", mute, nil}, state{"d", there, nil})
+		watchFake(t, f)
+		f.mu.Lock()
+		f.asked = nil
+		f.mu.Unlock()
+		time.Sleep(10 * (lookAfter + lookPause))
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.asked) < 5 {
+			t.Errorf("%d looks", len(f.asked))
+		}
+		for i, states := range f.asked {
+			n := 0
+			for _, s := range states {
+				if s.name <= "c" && s.flags&scard.StateIgnore == 0 && s.name != pnp {
+					n++
+				}
+			}
+			if n != 1 {
+				t.Errorf("look %d asks for %d mute cards", i, n)
+			}
+		}
+	})
+}
+
 // A pcscd that has news all the time, or none at all, keeps nobody busy.
 func TestLookPause(t *testing.T) {
 	for _, busy := range []bool{false, true} {

@@ -194,6 +194,7 @@ type view struct {
 type known struct {
 	flags   scard.StateFlag // those to compare with, 0 to ask for them
 	present bool
+	mute    bool // there is a card without an ATR
 	atr     []byte
 	events  uint16 // pcscd's number, which starts anew at 65536
 	changes uint64
@@ -246,11 +247,11 @@ func (v *view) ask(names []string) []state {
 	var mute []int
 	states := make([]state, 0, len(names)+1)
 	for i, n := range append(slices.Clip(names), pnp) {
-		flags := v.known[n].flags
-		if flags&scard.StateMute != 0 {
+		k := v.known[n]
+		if k.mute {
 			mute = append(mute, i)
 		}
-		states = append(states, state{name: n, flags: flags})
+		states = append(states, state{name: n, flags: k.flags})
 	}
 	// PC/SC's library stops for 0.4 s at each card without an ATR: more than one at a time would
 	// make all others wait.
@@ -284,6 +285,7 @@ func (k *known) update(s state) {
 	was := *k
 	k.flags = s.flags &^ scard.StateChanged
 	k.present = s.flags&scard.StatePresent != 0
+	k.mute = s.flags&scard.StateMute != 0
 	k.atr = nil
 	if k.present && len(s.atr) > 0 {
 		k.atr = s.atr
