@@ -240,6 +240,10 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 	gone, came := from.present && !stays, to.present && !stays
 	moved := from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
 	b.place = to
+	if b.abandoned > 0 && from.name != "" && to.name != "" && from.name != to.name {
+		b.epoch++ // what hangs, hangs at the old place
+		b.abandoned = 0
+	}
 	if gone || came || moved {
 		b.fault = "" // it is another's
 	}

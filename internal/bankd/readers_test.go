@@ -349,6 +349,75 @@ func TestNewPCSCDEndsHanging(t *testing.T) {
 	})
 }
 
+// Calls that hang in one reader say nothing of another one, nor of a card in software.
+func TestReloadEndsHanging(t *testing.T) {
+	for _, line := range []string{"1,0,Reader 01\n", "1,0,softsim:x\n"} {
+		simulate(t, func(r *rig) {
+			release := r.cards[0].hold()
+			r.create(c23, 0)
+			m := r.connect(c23, 0)
+			m.Patience = time.Minute
+			m.wantResult(rspro.CardUnresponsive)
+			m.Quiet(time.Hour)
+			r.wantSlot(0, "FAILED, client C23:0, 3 hanging card calls, card call timed out")
+
+			r.cards[0].set(func(c *reader) { c.gate = nil }) // for the card in software
+			r.reload(line)
+			m.wantATR(testATR)
+			m.exchange(cmd...)
+			release()
+			r.wantSlot(0, "CARD, client C23:0")
+			m.exchange(cmd...)
+		}, func(cfg *setup) { writeFile(t, cfg.SlotsFile, "1,0,Reader 00\n") })
+	}
+}
+
+// A slot that waits for a reader gets it as soon as opening it for the slot before has failed, and
+// what is wrong with the card in there isn't said of the one that slot has now.
+func TestReloadGetsFailingReader(t *testing.T) {
+	simulate(t, func(r *rig) {
+		release := r.cards[0].hold()
+		r.create(c23, 0)
+		r.create(c42, 1)
+		a := r.connect(c23, 0)
+		synctest.Wait()
+		r.reload("1,0,Reader 02\n1,1,Reader 00\n")
+		b := r.connect(c42, 1)
+		b.wantResult(rspro.CardNotPresent)
+		r.cards[0].set(func(c *reader) {
+			c.onOpen = func(c *reader) { c.openErr, c.onOpen = ErrMute, func(c *reader) { c.openErr = nil } }
+		})
+		release()
+		synctest.Wait()
+		r.wantSlot(0, "CARD, client C23:0")
+		r.wantSlot(1, "CARD, client C42:1")
+		a.wantResult(rspro.OK)
+		a.wantATR(testATR)
+		b.wantATR(testATR)
+	}, func(cfg *setup) { writeFile(t, cfg.SlotsFile, "1,0,Reader 00\n1,1,Reader 01\n") })
+}
+
+// A call that hangs while its card is swapped says nothing of the new card.
+func TestSwappedWhileHanging(t *testing.T) {
+	simulate(t, func(r *rig) {
+		m := r.patient(c23, 0)
+		release := r.cards[0].hold()
+		m.command(cmd...)
+		time.Sleep(time.Second)
+		r.cards[0].set(func(c *reader) { c.gate = nil })
+		r.pcscd.change(func(rs []Reader) []Reader {
+			rs[0].Changes += 2
+			return rs
+		})
+		m.wantCard(slot.Off)
+		time.Sleep(30 * time.Second)
+		r.wantSlot(0, "CARD, client C23:0, 1 hanging card calls")
+		m.wantCardBack(testATR)
+		m.exchange(cmd...)
+		release()
+	})
+}
+
 func TestPCSCDRestarts(t *testing.T) {
 	simulate(t, func(r *rig) {
 		ms := []*modem{r.patient(c23, 5), r.patient(c42, 1)}

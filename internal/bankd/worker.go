@@ -166,6 +166,7 @@ func (w *worker) leave() {
 		w.card.Close()
 	}
 	w.log.Warn("an abandoned card call has returned")
+	w.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w.epoch != b.epoch {
@@ -217,11 +218,13 @@ func (w *worker) overdue() {
 	hanging := b.abandoned
 	c := b.user
 	served := c != nil && c.state == Served // then the server is told that it loses the card
-	if s.failLocked(b, ErrTimeout) && !served {
+	// A card that has left meanwhile says nothing of the one that came: that is tried at once.
+	stale := w.losses != b.losses && b.abandoned < maxAbandoned
+	if !stale && s.failLocked(b, ErrTimeout) && !served {
 		s.reportLocked(b, c, ErrTimeout)
 	}
 	if b.user != nil && !s.closing && b.abandoned < maxAbandoned {
-		s.start(b, true)
+		s.start(b, !stale)
 	}
 	s.mu.Unlock()
 
@@ -252,9 +255,9 @@ func (w *worker) open() bool {
 		s.mu.Unlock()
 		return false
 	}
-	w.holds = ""
-	news := s.failLocked(b, err)
+	news := w.losses != b.losses || s.failLocked(b, err) // a card that has left says nothing of the slot
 	s.mu.Unlock()
+	w.release()
 	w.log.WithError(err).Log(faultLevel(news), "no card")
 	return false
 }
