@@ -146,8 +146,7 @@ func (d *bankd) follow(readers []Reader) {
 		// No call can hang in a pcscd that is gone.
 		for _, b := range d.bays {
 			if b.spec != nil && !b.spec.Software() && b.abandoned > 0 {
-				b.epoch++
-				b.abandoned = 0
+				b.startOverLocked()
 			}
 		}
 	}
@@ -241,8 +240,7 @@ func (s *state) moveLocked(b *bay, to place) (m move, news bool) {
 	moved := from.name != to.name || fmt.Sprint(from.err) != fmt.Sprint(to.err)
 	b.place = to
 	if b.abandoned > 0 && from.name != "" && to.name != "" && from.name != to.name {
-		b.epoch++ // what hangs, hangs at the old place
-		b.abandoned = 0
+		b.startOverLocked() // what hangs, hangs at the old place
 	}
 	if gone || came || moved {
 		b.fault = "" // it is another's

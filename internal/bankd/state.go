@@ -99,7 +99,7 @@ type bay struct {
 	user      *conn           // who has its card or waits for it
 	work      *worker         // its card goroutine; nil: none
 	abandoned int             // card goroutines that hang in a call, since epoch
-	epoch     int             // counts what ends the hanging: a new pcscd
+	epoch     int             // counts what ends the hanging: a new pcscd, another place
 	err       error           // why the card couldn't be opened or used; nil when it could
 	opened    time.Time       // when the card was opened last
 	fault     string          // what was said last to be wrong with the card; see news
@@ -218,6 +218,12 @@ func (b *bay) restLocked() SlotState {
 		return Failed
 	}
 	return Mapped
+}
+
+// startOverLocked counts the calls that hang from none again: those there are can't harm what comes.
+func (b *bay) startOverLocked() {
+	b.epoch++
+	b.abandoned = 0
 }
 
 // assignLocked makes c the user of b, whose card goroutine opens the card. When too
