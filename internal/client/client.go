@@ -32,6 +32,14 @@ type Config struct {
 	ScriptVars    []string      // more variables for event scripts, "NAME=value"
 
 	Trace gsmtap.Config // where APDUs and ATRs are traced to
+
+	Hardware Hardware // the modem's side, told to server and bankd
+}
+
+// Hardware is what a client tells of its device, in the members of that name of RSPRO
+// ComponentIdentity. What is empty is left out.
+type Hardware struct {
+	Manufacturer, Model, Serial, Version, Firmware string
 }
 
 // Env is the world a client lives in.

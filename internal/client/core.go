@@ -141,6 +141,8 @@ func New(cfg Config, env Env, f Frontend) *Core {
 		identity: rspro.ComponentIdentity{
 			Type: rspro.Client, Name: daemon.HostName(),
 			Software: "remsim-client", SWVersion: daemon.Version(),
+			HWManufacturer: cfg.Hardware.Manufacturer, HWModel: cfg.Hardware.Model, HWSerialNr: cfg.Hardware.Serial,
+			HWVersion: cfg.Hardware.Version, FWVersion: cfg.Hardware.Firmware,
 		},
 		slot: cfg.Slot, assigned: !cfg.Auto,
 	}
