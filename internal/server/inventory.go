@@ -34,7 +34,7 @@ type finding struct {
 // list means that the bankd is asked to create it: it says ok if it has it still.
 func (s *State) listed(p *bankPeer, maps []slot.Map) []finding {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if !s.holdsBank(p) {
 		return nil
 	}
@@ -136,7 +136,7 @@ func (s *State) believed(t Target, by slot.Client) {
 // unhold gives up waiting for a bankd's list and reports whether that was waited for.
 func (s *State) unhold(p *bankPeer) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	was := p.held
 	p.held = false
 	return was
@@ -149,6 +149,9 @@ type slotInfo struct {
 	present   bool
 	atr       []byte
 	lastError string
+
+	changing, news bool   // it is in State.changes; because of what its bankd told
+	state          string // Slot.State that was told last
 }
 
 // slot returns what is known of one slot; nil when there is no such slot.
@@ -165,12 +168,14 @@ func (p *bankPeer) slot(nr uint16) *slotInfo {
 // slotInfo takes what a bankd tells of one of its slots; it reports whether there is that slot.
 func (s *State) slotInfo(p *bankPeer, i rspro.SlotInfo) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	v := p.slot(i.Slot)
 	if v == nil {
 		return false
 	}
-	*v = slotInfo{true, i.Reader, i.Present, bytes.Clone(i.ATR), i.Error}
+	v.told, v.reader, v.present, v.atr, v.lastError = true, i.Reader, i.Present, bytes.Clone(i.ATR), i.Error
+	v.news = true
+	s.noteSlot(slot.Bank{ID: p.bank, Slot: i.Slot})
 	return true
 }
 
@@ -231,20 +236,25 @@ func (s *State) Slots(id uint16) (v Bank, slots []Slot, ok bool) {
 	}
 	l := make([]Slot, b.peer.numSlots)
 	for nr := range l {
-		v := &l[nr]
-		v.Nr = uint16(nr)
-		if b.peer.slots != nil {
-			i := b.peer.slots[nr]
-			v.Told, v.Reader, v.Present, v.ATR, v.LastError = i.told, i.reader, i.present, i.atr, i.lastError
-		}
-		if p := b.places[v.Nr]; p != nil {
-			m := p.newest().view()
-			v.Map = &m
-			v.Used = m.State == MapActive && s.uses(m.Map)
-			v.Served = slices.ContainsFunc(p.maps, func(m *mapping) bool { return m.state >= MapActive })
-		}
+		l[nr] = s.slot(b, uint16(nr))
 	}
 	return b.peer.view(), l, true
+}
+
+// slot returns a slot of a connected bankd.
+func (s *State) slot(b *bank, nr uint16) Slot {
+	v := Slot{Nr: nr}
+	if b.peer.slots != nil {
+		i := b.peer.slots[nr]
+		v.Told, v.Reader, v.Present, v.ATR, v.LastError = i.told, i.reader, i.present, i.atr, i.lastError
+	}
+	if p := b.places[nr]; p != nil {
+		m := p.newest().view()
+		v.Map = &m
+		v.Used = m.State == MapActive && s.uses(m.Map)
+		v.Served = slices.ContainsFunc(p.maps, func(m *mapping) bool { return m.state >= MapActive })
+	}
+	return v
 }
 
 // uses reports whether the client of m is connected and was told, as the last thing, to use m's slot.

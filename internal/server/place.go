@@ -65,14 +65,11 @@ type mapping struct {
 	lastError                 string
 
 	seq        uint64 // order of creation
+	change     int    // its number among State.changes; 0: none
 	prev, next *mapping
 }
 
 func (m *mapping) leaving() bool { return m.state >= MapDeleteReq }
-
-func (m *mapping) enter(s MapState) {
-	m.state, m.changed = s, time.Now()
-}
 
 // A place is one bank slot with the maps that concern it: what its bankd should
 // serve there and what the bankd may still have. It compares the two; its
@@ -131,15 +128,21 @@ func (p *place) request() *mapping {
 	return nil
 }
 
+// enter gives m, which is or was at the place, a state.
+func (p *place) enter(m *mapping, s MapState) {
+	m.state, m.changed = s, time.Now()
+	p.bank.state.noteMap(SlotmapChanged, m)
+}
+
 func (p *place) ask(m *mapping, s MapState) *mapping {
-	m.enter(s)
+	p.enter(m, s)
 	p.out = m
 	return m
 }
 
 // create adds the wanted map; the caller has seen to it that there is none.
 func (p *place) create(m *mapping) {
-	m.enter(MapNew)
+	p.enter(m, MapNew)
 	m.created = m.changed
 	p.maps = append(p.maps, m)
 }
@@ -147,7 +150,7 @@ func (p *place) create(m *mapping) {
 // delete asks for the end of the wanted map m.
 func (p *place) delete(m *mapping) (gone []*mapping) {
 	fresh := m.state == MapNew && !m.known
-	m.enter(MapDeleteReq)
+	p.enter(m, MapDeleteReq)
 	m.deleted = m.changed
 	m.owed = p.bank.peer == nil
 	if fresh {
@@ -165,7 +168,7 @@ func (p *place) answered(r rspro.ResultCode) (gone []*mapping) {
 		if r == rspro.OK {
 			m.lastError = ""
 			if m.state == MapUnacknowledged {
-				m.enter(MapActive)
+				p.enter(m, MapActive)
 			}
 			// Creating replaced whatever the bankd had in the slot before.
 			return p.drop(slices.Clone(p.maps[:slices.Index(p.maps, m)])...)
@@ -178,7 +181,7 @@ func (p *place) answered(r rspro.ResultCode) (gone []*mapping) {
 		}
 		m.lastError = "createMapping: " + r.String()
 		m.refused = true
-		m.enter(MapNew)
+		p.enter(m, MapNew)
 	case MapDeleting: // to removeMappingReq
 		switch r {
 		case rspro.OK, rspro.UnknownSlotmap, rspro.IllegalBankID, rspro.IllegalSlotID:
@@ -186,7 +189,7 @@ func (p *place) answered(r rspro.ResultCode) (gone []*mapping) {
 		}
 		m.lastError = "removeMapping: " + r.String()
 		m.refused = true
-		m.enter(MapDeleteReq)
+		p.enter(m, MapDeleteReq)
 	}
 	return nil
 }
@@ -202,7 +205,7 @@ func (p *place) listed(has map[slot.Map]bool) (gone []*mapping) {
 	}
 	if w != nil && w.known {
 		w.lastError = ""
-		w.enter(MapActive)
+		p.enter(w, MapActive)
 	}
 	return p.drop(gone...)
 }
@@ -213,13 +216,13 @@ func (p *place) adopt(m *mapping, fresh bool) {
 	p.create(m)
 	m.known, m.adopted = true, true
 	if fresh {
-		m.enter(MapActive)
+		p.enter(m, MapActive)
 	}
 }
 
 // owe adds a map that the bankd says it has and shall not have.
 func (p *place) owe(m *mapping) {
-	m.enter(MapDeleteReq)
+	p.enter(m, MapDeleteReq)
 	m.created, m.deleted = m.changed, m.changed
 	m.known, m.owed = true, true
 	p.maps = slices.Insert(p.maps, 0, m) // it has been there before the wanted one
@@ -234,9 +237,9 @@ func (p *place) lost() {
 		switch m.state {
 		case MapUnacknowledged, MapActive:
 			m.known = true
-			m.enter(MapNew)
+			p.enter(m, MapNew)
 		case MapDeleting:
-			m.enter(MapDeleteReq)
+			p.enter(m, MapDeleteReq)
 		}
 		m.owed = m.leaving()
 	}

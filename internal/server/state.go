@@ -43,6 +43,8 @@ type State struct {
 	// rumours are the clients that believed has noted something of, oldest first. Of some,
 	// more is known by now.
 	rumours []*client
+	feed    *Feed
+	changes []change // of the method that holds mu: see unlock
 }
 
 // NewState returns a State without maps.
@@ -52,11 +54,13 @@ func NewState() *State {
 		clients:  make(map[slot.Client]*client),
 		byClient: make(map[slot.Client]*mapping),
 		adopts:   true,
+		feed:     newFeed(),
 	}
 }
 
 // A bank is a bank id: who serves it, if anybody, and its places that have maps.
 type bank struct {
+	state  *State
 	id     uint16
 	peer   *bankPeer // nil: not connected
 	places map[uint16]*place
@@ -93,6 +97,7 @@ func (t Target) none() bool { return t.Bankd.Port() == 0 }
 
 // peer is what the sessions of bankds and clients have in common in State.
 type peer struct {
+	name     string // "C23:0", "B1"
 	conn     holder
 	wake     chan struct{} // capacity 1: something the session should compare has changed
 	identity rspro.ComponentIdentity
@@ -166,7 +171,7 @@ func (s *State) Create(sm slot.Map) error {
 		return fmt.Errorf("map %s: numbers must be 0..%d", sm, slot.Max)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	at, of := s.wanted(sm.Bank), s.byClient[sm.Client]
 	switch {
 	case at != nil && !at.adopted:
@@ -212,7 +217,7 @@ func (s *State) enlist(sm slot.Map) (*place, *mapping) {
 // one. From then on both its slots are free for new maps.
 func (s *State) Delete(b slot.Bank) (slot.Map, bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	m := s.wanted(b)
 	if m == nil {
 		return slot.Map{}, false
@@ -225,7 +230,7 @@ func (s *State) Delete(b slot.Bank) (slot.Map, bool) {
 // bankd has from before the server's start aren't adopted any more.
 func (s *State) DeleteAll() int {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.adopts = false
 	n := len(s.byClient)
 	for _, m := range s.byClient {
@@ -246,6 +251,7 @@ func (s *State) delete(m *mapping) {
 // forget unlinks maps that ended, which may be good news to their clients.
 func (s *State) forget(p *place, gone []*mapping) {
 	for _, m := range gone {
+		s.noteMap(SlotmapGone, m)
 		if m.prev == nil {
 			s.first = m.next
 		} else {
@@ -266,7 +272,7 @@ func (s *State) forget(p *place, gone []*mapping) {
 func (s *State) bank(id uint16) *bank {
 	b := s.banks[id]
 	if b == nil {
-		b = &bank{id: id, places: make(map[uint16]*place)}
+		b = &bank{state: s, id: id, places: make(map[uint16]*place)}
 		s.banks[id] = b
 	}
 	return b
@@ -300,13 +306,14 @@ func (s *State) markClient(c slot.Client) {
 // bank. When another session holds the bank id it changes nothing and returns that one.
 func (s *State) addBank(p *bankPeer) *bankPeer {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	b := s.bank(p.bank)
 	if b.peer != nil {
 		return b.peer
 	}
-	p.since, p.wake = time.Now(), make(chan struct{}, 1)
+	p.name, p.since, p.wake = fmt.Sprintf("B%d", p.bank), time.Now(), make(chan struct{}, 1)
 	b.peer = p
+	s.note(BankConnected, p)
 	for _, pl := range b.places {
 		s.markPlace(pl)
 	}
@@ -316,12 +323,13 @@ func (s *State) addBank(p *bankPeer) *bankPeer {
 // dropBank forgets the session of a bankd that has ended.
 func (s *State) dropBank(p *bankPeer) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	b := s.banks[p.bank]
 	if b == nil || b.peer != p {
 		return
 	}
 	b.peer = nil
+	s.note(BankGone, p)
 	for _, pl := range b.places {
 		pl.lost()
 		for _, m := range pl.maps {
@@ -341,7 +349,7 @@ type mapRequest struct {
 // creations in the order in which the maps were made, then removals.
 func (s *State) mapRequests(p *bankPeer) []mapRequest {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if !s.holdsBank(p) || p.held {
 		return nil
 	}
@@ -368,7 +376,7 @@ func (s *State) mapRequests(p *bankPeer) []mapRequest {
 // mapAnswered takes a bankd's answer to a request of mapRequests.
 func (s *State) mapAnswered(p *bankPeer, q mapRequest, r rspro.ResultCode) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if !s.holdsBank(p) {
 		return
 	}
@@ -390,7 +398,7 @@ func (s *State) holdsBank(p *bankPeer) bool {
 // client slot it changes nothing and returns that one.
 func (s *State) addClient(p *clientPeer) *clientPeer {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	c := s.clients[p.slot]
 	if c != nil && c.peer != nil {
 		return c.peer
@@ -405,13 +413,14 @@ func (s *State) addClient(p *clientPeer) *clientPeer {
 // highest down, since people count from 0.
 func (s *State) assignClient(p *clientPeer) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	for nr := range uint16(slot.Max + 1) {
 		for id := slot.Max; id >= 0; id-- {
 			p.slot = slot.Client{ID: uint16(id), Slot: nr}
 			if s.clients[p.slot] == nil && s.byClient[p.slot] == nil {
 				p.waiting = true
 				s.seat(nil, p)
+				s.note(ClientAssigned, p)
 				return true
 			}
 		}
@@ -424,28 +433,32 @@ func (s *State) seat(c *client, p *clientPeer) {
 		c = &client{slot: p.slot}
 		s.clients[p.slot] = c
 	}
-	p.since, p.wake = time.Now(), make(chan struct{}, 1)
+	p.name, p.since, p.wake = p.slot.String(), time.Now(), make(chan struct{}, 1)
 	c.peer = p
+	s.note(ClientConnected, p)
 	p.mark()
 }
 
 // agreed takes a client's answer that it uses the slot it was assigned.
 func (s *State) agreed(p *clientPeer) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	p.waiting = false
+	s.note(ClientChanged, p)
 	p.mark()
 }
 
 // dropClient forgets the session of a client that has ended.
 func (s *State) dropClient(p *clientPeer) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	c := s.clients[p.slot]
 	if c == nil || c.peer != p {
 		return
 	}
 	c.peer = nil
+	s.note(ClientGone, p)
+	s.noteSlot(p.told.Bank)
 	s.release(c)
 }
 
@@ -465,7 +478,7 @@ func (s *State) release(c *client) {
 // a session outlives the loss of server or control connection.
 func (s *State) tell(p *clientPeer) (Target, uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	c := s.clients[p.slot]
 	if c == nil || c.peer != p || p.waiting {
 		return Target{}, 0
@@ -494,6 +507,9 @@ func (s *State) tell(p *clientPeer) (Target, uint64) {
 
 func (s *State) tells(p *clientPeer, t Target) (Target, uint64) {
 	p.tells++
+	s.noteSlot(p.told.Bank)
+	s.noteSlot(t.Bank)
+	s.note(ClientChanged, p)
 	p.told, p.toldAt, p.answered = t, time.Now(), false
 	return t, p.tells
 }
@@ -501,12 +517,13 @@ func (s *State) tells(p *clientPeer, t Target) (Target, uint64) {
 // told takes a client's answer to number n of tell.
 func (s *State) told(p *clientPeer, n uint64, r rspro.ResultCode) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	c := s.clients[p.slot]
 	if c == nil || c.peer != p || n != p.tells {
 		return
 	}
 	p.answered, p.answer = true, r
+	s.note(ClientChanged, p)
 	p.lastError = ""
 	if r != rspro.OK {
 		p.lastError = "configClientBank: " + r.String()
@@ -531,8 +548,9 @@ func (s *State) ending(sm slot.Map) bool {
 // its slots.
 func (s *State) fault(p *peer, b *slot.Bank, text string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	p.lastError = text
+	s.note(FaultReported, Fault{p.name, b, text})
 	if b == nil {
 		return
 	}
@@ -541,10 +559,12 @@ func (s *State) fault(p *peer, b *slot.Bank, text string) {
 		return
 	}
 	if i := bk.peer.slot(b.Slot); i != nil {
-		i.lastError = text
+		i.lastError, i.news = text, true
+		s.noteSlot(*b)
 	}
 	if m := s.wanted(*b); m != nil {
 		m.lastError = text
+		s.noteMap(SlotmapChanged, m)
 	}
 }
 
