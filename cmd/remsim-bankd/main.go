@@ -85,6 +85,7 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 	fs.StringVar(&cfg.SlotsFile, "slots-file", "bankd_pcsc_slots.csv", "`FILE` that says which reader a slot is")
 	daemon.DurationVar(fs, &cfg.CardTimeout, "card-timeout", "", 30*time.Second, time.Second, 10*time.Minute, "how long one call to a card may take; clients wait 35s at most")
 	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too, not exclusively")
+	cfg.KeepAlive.Flags(fs)
 	cfg.Trace.Flags(fs, "g")
 	daemon.Uint16Var(fs, &o.traceSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only, by --gsmtap-ip and --pcap (default all)")
 	log.Flags(fs, true)

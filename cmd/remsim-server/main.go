@@ -35,6 +35,7 @@ the card in what bank slot, come in over its REST API.`,
 	fs := cmd.Flags()
 	daemon.AddrVar(fs, &cfg.RSPROListen, "rspro-listen", "", ":9998", "address for bankds and clients")
 	daemon.AddrVar(fs, &cfg.RESTListen, "rest-listen", "", ":9997", "address of the REST API")
+	cfg.KeepAlive.Flags(fs)
 	log.Flags(fs, false)
 	daemon.Manual(cmd, 8, manual, link.Manual)
 	cfg.Name, cfg.Version = daemon.HostName(), daemon.Version()

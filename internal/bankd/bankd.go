@@ -40,8 +40,9 @@ type Config struct {
 	MaxConnections int            // of the data listener; 0: twice the slots and 64
 	CardTimeout    time.Duration  // for one call to a card; 0: 30 s
 	SlotsFile      string
-	Trace          gsmtap.Config // where APDUs and ATRs are traced to
-	TraceSlot      *uint16       // only those of this slot; nil: all
+	KeepAlive      link.KeepAlive // towards server and clients
+	Trace          gsmtap.Config  // where APDUs and ATRs are traced to
+	TraceSlot      *uint16        // only those of this slot; nil: all
 }
 
 // Env is what a bankd lives on.
@@ -168,10 +169,11 @@ func (d *bankd) tap(nr uint16) *gsmtap.Source {
 func (d *bankd) control() *link.Caller {
 	log := d.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": d.cfg.Server})
 	return &link.Caller{
-		Net:      d.env.Net,
-		Addr:     d.cfg.Server,
-		Want:     rspro.Server,
-		Identity: d.identity,
+		Net:       d.env.Net,
+		Addr:      d.cfg.Server,
+		Want:      rspro.Server,
+		KeepAlive: d.cfg.KeepAlive,
+		Identity:  d.identity,
 		Hello: func() rspro.Message {
 			return &rspro.ConnectBankReq{
 				Identity: d.identity,

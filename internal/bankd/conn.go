@@ -57,7 +57,7 @@ type conn struct {
 func (d *bankd) serve(nc net.Conn) {
 	c := &conn{d: d, vcc: true}
 	log := d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})
-	c.link = link.New(nc, link.Options{Listener: true, Identity: d.identity, Handle: c.handle, Log: log})
+	c.link = link.New(nc, link.Options{Listener: true, KeepAlive: d.cfg.KeepAlive, Identity: d.identity, Handle: c.handle, Log: log})
 	s := d.state
 	crowded, err := s.enter(c, d.cfg.MaxConnections)
 	if err != nil {

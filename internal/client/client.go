@@ -24,6 +24,8 @@ type Config struct {
 	Slot       slot.Client
 	Auto       bool // the server assigns the slot; Slot is not used
 
+	KeepAlive link.KeepAlive // towards server and bankd
+
 	ATR     []byte // shown to the modem until the bankd tells one, 2..55 bytes
 	KeepATR bool   // show ATR whatever the bankd tells
 

@@ -223,7 +223,7 @@ func (c *Core) serverCaller() *link.Caller {
 	addr := c.serverAddr()
 	return &link.Caller{
 		Net: c.env.Net, Addr: addr, Want: rspro.Server, Identity: c.identity,
-		Log: c.peerLog("server " + addr),
+		KeepAlive: c.cfg.KeepAlive, Log: c.peerLog("server " + addr),
 		Hello: func() rspro.Message {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -267,7 +267,7 @@ func (c *Core) serveBankd(ctx context.Context) {
 func (c *Core) bankdCaller(t *target) *link.Caller {
 	return &link.Caller{
 		Net: c.env.Net, Addr: t.addr.String(), Want: rspro.Bankd, Identity: c.identity,
-		Log: c.peerLog("bankd "+t.addr.String()).WithField("bank", t.bank),
+		KeepAlive: c.cfg.KeepAlive, Log: c.peerLog("bankd "+t.addr.String()).WithField("bank", t.bank),
 		Hello: func() rspro.Message {
 			c.mu.Lock()
 			defer c.mu.Unlock()

@@ -27,6 +27,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVarP(&c.Script, "event-script", "e", "", "`command` to run at events, with the cause as its argument")
 	daemon.DurationVar(fs, &c.ScriptTimeout, "event-script-timeout", "", 30*time.Second, 100*time.Millisecond, time.Hour,
 		"kill an event script that takes longer")
+	c.KeepAlive.Flags(fs)
 	c.Trace.Flags(fs, "")
 }
 

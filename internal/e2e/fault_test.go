@@ -3,9 +3,11 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"remsim/internal/link"
 	"remsim/internal/slot"
 )
 
@@ -83,6 +85,75 @@ func TestServerVanishes(t *testing.T) {
 		if err != nil || !peers["B1"] || !peers["C1:0"] {
 			t.Errorf("peers: %v, %v", peers, err)
 		}
+	})
+}
+
+// TestKeepAliveOptions takes programs off the network one by one that ask for a sign of life after 5 s
+// and wait 2 s for it: whoever is left has noticed within 7 s.
+func TestKeepAliveOptions(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.server.kill()
+		w.keepAlive = link.KeepAlive{Interval: 5 * time.Second, Timeout: 2 * time.Second}
+		w.startServer()
+		w.startBankd(1)
+		m := w.startClient(c1)
+		w.create(slot.Map{Bank: b0, Client: c1})
+		noticed := w.keepAlive.Interval + w.keepAlive.Timeout
+		w.onlyOpenWithin(time.Minute, b0)
+
+		m.program.host.Down()
+		w.onlyOpenWithin(noticed)
+		if peers, err := w.api.Peers(); err != nil || peers["C1:0"] {
+			t.Errorf("peers without the client: %v, %v", peers, err)
+		}
+		m.program.host.Up()
+		m.uses(b0)
+
+		w.bankds[1].host.Down()
+		time.Sleep(noticed)
+		if peers, err := w.api.Peers(); err != nil || peers["B1"] {
+			t.Errorf("peers without the bankd: %v, %v", peers, err)
+		}
+		if m.card() != nil {
+			t.Error("the modem still sees a card")
+		}
+		w.bankds[1].host.Up()
+		m.uses(b0)
+
+		n := strings.Count(w.text.String(), link.ErrNoPong.Error())
+		w.server.host.Down()
+		time.Sleep(noticed)
+		if now := strings.Count(w.text.String(), link.ErrNoPong.Error()); now < n+2 {
+			t.Errorf("%d of bankd and client have noticed that the server is gone", now-n)
+		}
+		w.server.host.Up()
+	})
+}
+
+// TestStalledBankd has a bankd's host stop reading: maps of another one are made, used and removed
+// without delay, and the bankd has its maps when it reads again.
+func TestStalledBankd(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startBankd(1)
+		w.startBankd(2)
+		m, other := w.startClient(c1), w.startClient(c2)
+		time.Sleep(time.Second)
+		w.bankds[1].host.Stall()
+		w.create(slot.Map{Bank: b0, Client: c1})
+		there := slot.Bank{ID: 2, Slot: 1}
+		for range 100 {
+			start := time.Now()
+			w.create(slot.Map{Bank: there, Client: c2})
+			other.uses(there)
+			w.remove(there)
+			other.idle()
+			if d := time.Since(start); d > time.Second {
+				t.Fatalf("a map took %v beside a bankd that doesn't read", d)
+			}
+			time.Sleep(noticed / 50)
+		}
+		w.bankds[1].host.Up()
+		m.uses(b0)
 	})
 }
 

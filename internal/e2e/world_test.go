@@ -31,6 +31,7 @@ import (
 	"remsim/internal/bankd"
 	"remsim/internal/client"
 	"remsim/internal/e2e/rig"
+	"remsim/internal/link"
 	"remsim/internal/server"
 	"remsim/internal/server/rest"
 	"remsim/internal/slot"
@@ -47,12 +48,14 @@ type world struct {
 	t         *testing.T
 	net       *testnet.Net
 	log       *logrus.Logger
+	text      syncBuffer // what was logged
 	api       rig.API
 	started   []*program // all of them, also those that have ended
 	server    *program
 	bankds    map[uint16]*program
 	bank      bank
 	slotsFile string
+	keepAlive link.KeepAlive // of programs that are started from now on
 	clients   map[slot.Client]*modem
 }
 
@@ -61,13 +64,12 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	file := writeSlots(t)
 	synctest.Test(t, func(t *testing.T) {
-		var text syncBuffer
 		w := &world{
 			t: t, net: testnet.New(), log: logrus.New(),
 			bankds: map[uint16]*program{}, clients: map[slot.Client]*modem{},
 			slotsFile: file,
 		}
-		w.log.SetOutput(&text)
+		w.log.SetOutput(&w.text)
 		w.log.SetLevel(logrus.DebugLevel)
 		w.log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: "04:05.000"})
 		desk := w.net.Host("10.0.0.100")
@@ -80,7 +82,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		defer func() {
 			w.end()
 			if t.Failed() {
-				t.Logf("log:\n%s", tail(text.String(), 100_000))
+				t.Logf("log:\n%s", tail(w.text.String(), 100_000))
 			}
 		}()
 		w.startServer()
@@ -160,7 +162,7 @@ func (p *program) kill() {
 func (w *world) startServer() {
 	w.server = w.start("server", serverAddr, func(ctx context.Context, h *testnet.Host) error {
 		return server.Run(ctx, server.Config{
-			RSPROListen: ":9998", RESTListen: ":9997", Name: "server", Version: "1",
+			RSPROListen: ":9998", RESTListen: ":9997", Name: "server", Version: "1", KeepAlive: w.keepAlive,
 		}, server.Env{Net: h, Log: w.log, REST: rest.Serve})
 	})
 	w.eventually("REST answers", func() error { _, err := w.api.SlotMaps(); return err })
@@ -192,7 +194,7 @@ func bankdAddr(id uint16) string { return fmt.Sprintf("10.0.1.%d", id) }
 func (w *world) startBankd(id uint16) {
 	w.bankds[id] = w.start(fmt.Sprintf("bankd %d", id), bankdAddr(id), func(ctx context.Context, h *testnet.Host) error {
 		return bankd.Run(ctx, bankd.Config{
-			Server: serverAddr + ":9998", BankID: id, NumSlots: slots, Listen: ":9999", SlotsFile: w.slotsFile,
+			Server: serverAddr + ":9998", BankID: id, NumSlots: slots, Listen: ":9999", SlotsFile: w.slotsFile, KeepAlive: w.keepAlive,
 		}, bankd.Env{Net: h, Log: w.log, Softsim: &w.bank})
 	})
 }
@@ -214,7 +216,7 @@ func (w *world) startClientOn(addr string, c slot.Client) *modem {
 func (m *modem) start() {
 	m.program = m.w.start("client "+m.slot.String(), m.addr, func(ctx context.Context, h *testnet.Host) error {
 		core := client.New(client.Config{
-			ServerHost: serverAddr, ServerPort: 9998, Slot: m.slot, ATR: defaultATR,
+			ServerHost: serverAddr, ServerPort: 9998, Slot: m.slot, ATR: defaultATR, KeepAlive: m.w.keepAlive,
 		}, client.Env{Net: h, Log: m.w.log}, m)
 		m.core.Store(core)
 		core.Run(ctx)
@@ -303,7 +305,12 @@ func (b *bank) open() (open []slot.Bank) {
 // onlyOpen waits until the cards of these slots are powered, and no others.
 func (w *world) onlyOpen(want ...slot.Bank) {
 	w.t.Helper()
-	err := within(time.Second, func() error {
+	w.onlyOpenWithin(time.Second, want...)
+}
+
+func (w *world) onlyOpenWithin(d time.Duration, want ...slot.Bank) {
+	w.t.Helper()
+	err := within(d, func() error {
 		if open := w.bank.open(); !slices.Equal(open, want) {
 			return fmt.Errorf("powered cards: %v, want %v", open, want)
 		}

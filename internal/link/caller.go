@@ -68,10 +68,11 @@ const (
 //
 // Its callbacks are called one at a time, and never after Run has returned.
 type Caller struct {
-	Net   Network
-	Addr  string               // HOST:PORT
-	Want  rspro.ComponentType  // what the other end must say it is
-	Hello func() rspro.Message // the connect request
+	Net       Network
+	Addr      string               // HOST:PORT
+	Want      rspro.ComponentType  // what the other end must say it is
+	Hello     func() rspro.Message // the connect request
+	KeepAlive KeepAlive
 	// Identity goes into responses to a peer of another protocol version; see Options.
 	Identity rspro.ComponentIdentity
 	// Accept sees the connect response of a right peer, in the read loop and before any
@@ -178,7 +179,8 @@ func (c *Caller) attempt(ctx context.Context, log *logrus.Entry, afterBrief bool
 	}
 	c.state(Established)
 	conn := New(nc, Options{
-		Identity: c.Identity,
+		KeepAlive: c.KeepAlive,
+		Identity:  c.Identity,
 		Handle: func(conn *Conn, p rspro.PDU) {
 			if accepted.IsZero() {
 				conn.Stray(p, "before the connect response")

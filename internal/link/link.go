@@ -29,8 +29,6 @@ import (
 const MaxPDU = 1016
 
 const (
-	pingInterval = 30 * time.Second // from a PONG to the next PING
-	pongTimeout  = 10 * time.Second
 	writeTimeout = 10 * time.Second // for maxWrite bytes
 
 	// maxWrite is how many bytes are written at once. A peer that reads slowly, such as one over
@@ -47,7 +45,7 @@ const (
 var (
 	ErrClosed    = errors.New("link: connection closed")
 	ErrTimeout   = errors.New("link: no response in time")
-	ErrNoPong    = errors.New("link: no PONG within 10s")
+	ErrNoPong    = errors.New("link: no PONG")
 	ErrQueueFull = errors.New("link: peer doesn't keep up: 256 KiB wait to be sent")
 	ErrStalled   = errors.New("link: peer took next to nothing for 10s")
 	ErrVersion   = errors.New("link: unsupported protocol version")
@@ -58,7 +56,8 @@ var (
 type Options struct {
 	// Listener is true on the accepting end: it answers ID_ACK with ID_ACK. The
 	// other end answers ID_GET.
-	Listener bool
+	Listener  bool
+	KeepAlive KeepAlive
 	// Identity goes into the connect response that refuses a peer of another protocol
 	// version. Without a name such a peer gets no response.
 	Identity rspro.ComponentIdentity
@@ -121,7 +120,11 @@ func New(nc net.Conn, o Options) *Conn {
 		wake: make(chan struct{}, 1),
 		out:  make([]byte, 0, 2048),
 	}
+	c.o.KeepAlive = o.KeepAlive.orDefault()
 	c.SetLog(o.Log)
+	if err := c.o.KeepAlive.allow(c.nc); err != nil {
+		c.Log().WithError(err).Warn("the peer may be given up before --keepalive-timeout")
+	}
 	c.out = ipa.AppendCCM(c.out, ipa.Ping)
 	c.waiting = true
 	return c
@@ -157,7 +160,7 @@ func (c *Conn) Run(ctx context.Context) error {
 		c.nc.Close()
 	})
 	c.mu.Lock()
-	c.alive = time.AfterFunc(pongTimeout, c.keepAlive)
+	c.alive = time.AfterFunc(c.o.KeepAlive.Timeout, c.keepAlive)
 	c.wakeWriter() // for what was sent before
 	c.mu.Unlock()
 

@@ -188,6 +188,37 @@ func TestKeepAlive(t *testing.T) {
 		b.far.Down()
 		b.wantEnd(link.ErrNoPong, 40*time.Second)
 	})
+	bothEnds(t, "another interval and time-out", func(t *testing.T, o link.Options) {
+		o.KeepAlive = link.KeepAlive{Interval: 2 * time.Minute, Timeout: time.Second}
+		b := newBench(t, o)
+		time.Sleep(2*time.Minute - 1)
+		synctest.Wait()
+		if n := b.peer.Pings(); n != 1 {
+			t.Fatalf("%d PINGs before the interval has passed, want 1", n)
+		}
+		b.far.Down()
+		b.wantEnd(link.ErrNoPong, 2*time.Minute+time.Second)
+	})
+	bothEnds(t, "another time-out for the first PONG", func(t *testing.T, o link.Options) {
+		o.KeepAlive = link.KeepAlive{Timeout: time.Minute}
+		b := newMuteBench(t, o, true)
+		b.wantEnd(link.ErrNoPong, time.Minute)
+	})
+	// What is sent to it stays in the stream's buffer, and a stalled writer has its own time-out: neither
+	// may hide that there is no PONG, or make that come later.
+	bothEnds(t, "peer's host is gone while it is sent to", func(t *testing.T, o link.Options) {
+		b := newBench(t, o)
+		time.Sleep(time.Second)
+		b.far.Down()
+		var sender sync.WaitGroup
+		sender.Go(func() {
+			for b.conn.Send(&rspro.TpduModemToCard{From: client, To: bank, Data: make([]byte, 200)}) == nil {
+				time.Sleep(time.Second)
+			}
+		})
+		b.wantEnd(link.ErrNoPong, 40*time.Second)
+		sender.Wait()
+	})
 	bothEnds(t, "PONG without a PING", func(t *testing.T, o link.Options) {
 		b := newBench(t, o)
 		synctest.Wait()

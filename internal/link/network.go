@@ -24,7 +24,7 @@ type Network interface {
 // a user time-out and keep-alive set.
 func TCP() Network { return tcp{} }
 
-// tcpUserTimeout is how long sent bytes may stay unacknowledged. Keep-alive probes
+// tcpUserTimeout is how long sent bytes may stay unacknowledged, or KeepAlive.Timeout when that is longer. Keep-alive probes
 // find a dead peer where IPA's PING doesn't: before Run, and while Finish waits.
 const tcpUserTimeout = 20 * time.Second
 

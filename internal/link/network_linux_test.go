@@ -63,7 +63,10 @@ func TestTCP(t *testing.T) {
 			}
 
 			// The listener's end shows a caller's IPv4 address as such.
-			conn := link.New(in, link.Options{Listener: true})
+			conn := link.New(in, link.Options{Listener: true, KeepAlive: link.KeepAlive{Timeout: time.Minute}})
+			if got := sockopt(t, in, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); got != 60000 {
+				t.Errorf("TCP_USER_TIMEOUT is %d with a time-out of 1m for the PONG, want 60000", got)
+			}
 			if got := conn.RemoteAddr(); got != out.LocalAddr().(*net.TCPAddr).AddrPort() {
 				t.Errorf("remote address %v, want %v", got, out.LocalAddr())
 			}

@@ -146,31 +146,3 @@ func (c *Conn) Probe(d time.Duration) <-chan bool {
 	})
 	return p.up
 }
-
-// pong notes a PONG, which shows that the peer is alive whatever PING it answers.
-func (c *Conn) pong() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.probes {
-		c.disarm(p.timer)
-		p.up <- true
-	}
-	c.probes = nil
-	c.waiting = false
-	c.alive.Reset(pingInterval)
-}
-
-// keepAlive is called when a PING is due, or a PONG overdue.
-func (c *Conn) keepAlive() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.end != running:
-	case c.waiting:
-		c.endLocked(closing, ErrNoPong)
-	default:
-		c.waiting = true
-		c.queueCCMLocked(ipa.Ping)
-		c.alive.Reset(pongTimeout)
-	}
-}

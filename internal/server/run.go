@@ -20,6 +20,8 @@ type Config struct {
 	RSPROListen string // HOST:PORT for bankds and clients; HOST empty: all addresses
 	RESTListen  string // HOST:PORT for Env.REST
 
+	KeepAlive link.KeepAlive // towards bankds and clients
+
 	// Name and Version are what the server tells its peers of itself: IA5, 1..32 characters.
 	Name, Version string
 }
@@ -50,7 +52,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		identity: rspro.ComponentIdentity{
 			Type: rspro.Server, Name: cfg.Name, Software: "remsim-server", SWVersion: cfg.Version,
 		},
-		log: env.Log,
+		alive: cfg.KeepAlive,
+		log:   env.Log,
 	}
 	rsproLog := env.Log.WithField("cat", "DRSPRO")
 	services := []func() error{func() error {

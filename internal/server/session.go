@@ -41,6 +41,7 @@ var (
 type sessions struct {
 	state    *State
 	identity rspro.ComponentIdentity
+	alive    link.KeepAlive
 	log      *logrus.Logger
 	// strangers are the connections that haven't been accepted.
 	strangers strangers
@@ -66,7 +67,7 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	addr := nc.RemoteAddr().String()
 	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": addr})
 	s := &session{sessions: ss, hello: make(chan rspro.PDU, 1)}
-	s.conn = link.New(nc, link.Options{Listener: true, Identity: ss.identity, Handle: s.handle, Log: log})
+	s.conn = link.New(nc, link.Options{Listener: true, KeepAlive: ss.alive, Identity: ss.identity, Handle: s.handle, Log: log})
 	if oldest := ss.strangers.add(s.conn); oldest != nil {
 		oldest.Close(errCrowd)
 	}

@@ -29,7 +29,12 @@ type Proc struct {
 
 // Start runs a program (a name for messages, a path, arguments).
 func Start(name, path string, args ...string) (*Proc, error) {
-	p := &Proc{Name: name, cmd: exec.Command(path, args...), Lines: make(chan string, 256), done: make(chan struct{})}
+	return start(name, exec.Command(path, args...))
+}
+
+// start runs a command whose standard streams are the Proc's.
+func start(name string, cmd *exec.Cmd) (*Proc, error) {
+	p := &Proc{Name: name, cmd: cmd, Lines: make(chan string, 256), done: make(chan struct{})}
 	p.log.changed = make(chan struct{})
 	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -55,6 +60,9 @@ func Start(name, path string, args ...string) (*Proc, error) {
 	}()
 	return p, nil
 }
+
+// Done is closed when the process has ended.
+func (p *Proc) Done() <-chan struct{} { return p.done }
 
 // PID returns the process's number.
 func (p *Proc) PID() int { return p.cmd.Process.Pid }

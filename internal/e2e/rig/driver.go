@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package rig
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"remsim/internal/simulator"
+)
+
+// driver is the file of the PC/SC driver, in the directory of the programs.
+const driver = "libifd_remsim_client.so"
+
+// BuildDriver builds the PC/SC driver with flags of go build, beside the programs.
+func BuildDriver(bin string, flags ...string) error {
+	args := append([]string{"build", "-buildmode=c-shared", "-o", filepath.Join(bin, driver)}, flags...)
+	cmd := exec.Command("go", append(args, "remsim/cmd/remsim-ifd")...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the PC/SC driver: %w", err)
+	}
+	return nil
+}
+
+// A Host is a pcscd that loads the PC/SC driver, beside that of Readers: in a mount namespace of its own, with
+// the network of all.
+type Host struct {
+	Dir  string // /run/pcscd to it; shorter than a socket's path may be
+	Conf string // its reader.conf; see Host.Reader
+	Args []string
+	// UID is the user that it runs as, without a home and without any other group than that of the same number; 0 for the present one.
+	UID int
+	// Sealed has no memory become executable that is or was writable, as MemoryDenyWriteExecute of systemd.exec(5).
+	Sealed bool
+}
+
+// Reader adds a reader with the built driver to what h starts with.
+func (h *Host) Reader(bin, name, device string) {
+	h.Conf += fmt.Sprintf("FRIENDLYNAME \"%s\"\nDEVICENAME %s\nLIBPATH %s\n\n", name, device, filepath.Join(bin, driver))
+}
+
+// Socket is where applications find it, by simulator.SocketEnv.
+func (h *Host) Socket() string { return simulator.Socket(h.Dir) }
+
+// Start starts pcscd and returns when it takes connections. Its log is that of the process. Only inside Run.
+func (h *Host) Start() (*Proc, error) {
+	conf := filepath.Join(h.Dir, "reader.conf.d")
+	if err := os.MkdirAll(conf, 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(conf, "readers"), []byte(h.Conf), 0o644); err != nil {
+		return nil, err
+	}
+	for _, left := range []string{"pcscd.comm", "pcscd.pid"} { // by one that was killed
+		_ = os.Remove(filepath.Join(h.Dir, left)) // mostly there is none
+	}
+	cmd := exec.Command("/usr/sbin/pcscd", append([]string{"--foreground", "--config", conf}, h.Args...)...)
+	if h.UID != 0 {
+		if err := os.Chown(h.Dir, h.UID, h.UID); err != nil {
+			return nil, err
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(h.UID), Gid: uint32(h.UID)}}
+		cmd.Env = []string{"HOME=/nonexistent"}
+	}
+	p, err := h.launch(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.await(p); err != nil {
+		p.Kill()
+		return nil, fmt.Errorf("pcscd: %w; it says: %s", err, strings.TrimSpace(p.Log()))
+	}
+	return p, nil
+}
+
+// launch starts cmd on a thread that has become what cmd shall be, and that ends then.
+func (h *Host) launch(cmd *exec.Cmd) (p *Proc, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked
+		if err = unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			err = fmt.Errorf("make a mount namespace: %w", err)
+			return
+		}
+		if err = unix.Mount(h.Dir, "/run/pcscd", "", unix.MS_BIND, ""); err != nil {
+			err = fmt.Errorf("bind %s to /run/pcscd: %w", h.Dir, err)
+			return
+		}
+		if h.Sealed {
+			if err = seal(); err != nil {
+				err = fmt.Errorf("deny executable memory: %w", err)
+				return
+			}
+		}
+		p, err = start("pcscd", cmd)
+	}()
+	<-done
+	return p, err
+}
+
+func (h *Host) await(p *Proc) error {
+	for end := time.Now().Add(20 * time.Second); ; {
+		c, err := net.Dial("unix", h.Socket())
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-p.Done():
+			return fmt.Errorf("has ended")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// seal has the kernel refuse to the present thread, and to all that it starts, what makes memory executable
+// that is or was writable.
+func seal() error {
+	const (
+		number = 0  // of the call, in what a filter sees
+		third  = 32 // its third argument, the low half
+	)
+	load := func(at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
+	}
+	jump := func(test uint16, k uint32, yes, no uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | test | unix.BPF_K, K: k, Jt: yes, Jf: no}
+	}
+	mask := func(k uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: k}
+	}
+	answer := func(k uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k} }
+	filter := []unix.SockFilter{
+		load(number),
+		jump(unix.BPF_JEQ, unix.SYS_MMAP, 4, 0),
+		jump(unix.BPF_JEQ, unix.SYS_MPROTECT, 1, 0),
+		jump(unix.BPF_JEQ, unix.SYS_PKEY_MPROTECT, 0, 5),
+		load(third),
+		jump(unix.BPF_JSET, unix.PROT_EXEC, 4, 3),
+		load(third),
+		mask(unix.PROT_WRITE | unix.PROT_EXEC),
+		jump(unix.BPF_JEQ, unix.PROT_WRITE|unix.PROT_EXEC, 1, 0),
+		answer(unix.SECCOMP_RET_ALLOW),
+		answer(unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)),
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
