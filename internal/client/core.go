@@ -87,6 +87,7 @@ type peer interface {
 type session struct {
 	peer    peer
 	target  *target
+	tellATR bool      // the bankd tells the ATR after each reset (rspro.AtrAfterReset)
 	card    bool      // there is a card: commands may be sent
 	removed bool      // the modem was shown that the card has gone
 	told    slot.Phys // what the bankd knows of the modem; see Core.Status
@@ -470,7 +471,8 @@ func (c *Core) bankdUp(p peer, t *target, res rspro.Response) error {
 	if c.target != t {
 		return errors.New("the server has told another bankd meanwhile")
 	}
-	s := &session{peer: p, target: t, told: initial}
+	// Bankds know AtrAfterReset since they know LateAtr.
+	s := &session{peer: p, target: t, told: initial, tellATR: late(res)}
 	switch r := res.ResultCode(); {
 	case r == rspro.OK:
 		c.session = s
@@ -709,14 +711,15 @@ func (c *Core) abandon(s *session, x exchange, err error) {
 // Status says how the modem drives the card's contacts, and whether it is
 // shown a card. Members that are unknown stay as they were. The last status is told to
 // a bankd when the client becomes operational; one that repeats the last is not told again.
-func (c *Core) Status(p slot.Phys) {
+// tellsATR says that it resets the card and that the bankd tells the ATR after that, by Frontend.ATR.
+func (c *Core) Status(p slot.Phys) (tellsATR bool) {
 	c.mu.Lock()
 	defer c.release()
 	old := c.phys
 	c.phys, c.physSeen = merge(old, p), true
 	s := c.session
 	if s == nil || c.state != Operational {
-		return
+		return false
 	}
 	reset := s.told.VCC != slot.Off && c.phys.VCC == slot.Off || !s.told.Reset && c.phys.Reset
 	if reset {
@@ -730,6 +733,7 @@ func (c *Core) Status(p slot.Phys) {
 	if old.Reset != c.phys.Reset || old.VCC != c.phys.VCC || old.CLK != c.phys.CLK {
 		c.cause(modemStatus)
 	}
+	return reset && s.card && s.tellATR
 }
 
 // fence settles d once the bankd has seen the reset: what it answers to commands before that

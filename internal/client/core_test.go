@@ -495,6 +495,37 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// Status says whether an ATR follows: from a bankd that knows AtrAfterReset, after an edge that resets.
+func TestStatusTellsATR(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		to   func(*testing.T) *bench
+		want []bool // after each of the steps
+	}{
+		{"no bankd", func(t *testing.T) *bench { return reach(t, Unconfigured) }, []bool{false, false, false, false, false}},
+		{"C bankd", func(t *testing.T) *bench { return reach(t, Operational) }, []bool{false, false, false, false, false}},
+		{"bankd without a card yet", staying, []bool{false, false, false, false, false}},
+		{"bankd", func(t *testing.T) *bench {
+			b := staying(t)
+			b.atr()
+			return b
+		}, []bool{true, false, true, false, false}},
+	} {
+		b := tc.to(t)
+		for i, p := range []slot.Phys{
+			{Reset: true, VCC: slot.Off, CLK: slot.Off},
+			{VCC: slot.On, CLK: slot.On},
+			{Reset: true, VCC: slot.On, CLK: slot.On},
+			{VCC: slot.On, CLK: slot.On},
+			{VCC: slot.On, CLK: slot.Off},
+		} {
+			if got := b.Status(p); got != tc.want[i] {
+				t.Errorf("%s: %v: %v", tc.name, p, got)
+			}
+		}
+	}
+}
+
 func TestModemStatusCoalesced(t *testing.T) {
 	b := reach(t, Operational)
 	for range 1000 {
