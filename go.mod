@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/ebfe/scard v0.0.0-20241214075232-7af069cabc25
 	github.com/go-chi/chi/v5 v5.5.0
+	github.com/google/gousb v1.1.3
 	github.com/sirupsen/logrus v1.10.2
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.10
@@ -14,7 +15,6 @@ require (
 )
 
 require (
-	github.com/google/gousb v1.1.3 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	go.etcd.io/bbolt v1.5.0 // indirect
 )
