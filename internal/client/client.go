@@ -23,6 +23,7 @@ type Config struct {
 	ServerPort uint16
 	Slot       slot.Client
 	Auto       bool // the server assigns the slot; Slot is not used
+	Assigned   bool // with Auto: Slot is what the server has assigned an earlier Core of this client
 
 	KeepAlive link.KeepAlive // towards server and bankd
 

@@ -145,7 +145,7 @@ func New(cfg Config, env Env, f Frontend) *Core {
 			HWManufacturer: cfg.Hardware.Manufacturer, HWModel: cfg.Hardware.Model, HWSerialNr: cfg.Hardware.Serial,
 			HWVersion: cfg.Hardware.Version, FWVersion: cfg.Hardware.Firmware,
 		},
-		slot: cfg.Slot, assigned: !cfg.Auto,
+		slot: cfg.Slot, assigned: !cfg.Auto || cfg.Assigned,
 	}
 }
 
@@ -174,6 +174,21 @@ func (c *Core) Run(ctx context.Context) {
 	last.Stop()
 	endScripts()
 	endActions()
+}
+
+// Leave gives the modem back its local SIM, as when a bankd is left, though none was used: a client that
+// was killed may have left it on the remote one. It is for before Run.
+func (c *Core) Leave() {
+	c.mu.Lock()
+	defer c.release()
+	c.leave()
+}
+
+// Ready reports whether there is a card, so that commands may be sent.
+func (c *Core) Ready() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session != nil && c.session.card
 }
 
 // State returns what the client is doing.
@@ -659,6 +674,9 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 	return a.data, a.err
 }
 
+// PPS traces a protocol and parameters selection of the modem and what it was answered.
+func (c *Core) PPS(req, resp []byte) { c.source.PPS(req, resp) }
+
 // trace logs the bytes of a TPDU.
 func (c *Core) trace(what string, b []byte) {
 	if c.env.Log.IsLevelEnabled(logrus.TraceLevel) {
@@ -812,9 +830,13 @@ func (c *Core) endSession() {
 	}
 	c.session = nil
 	s.drop()
-	if c.state != Operational {
-		return
+	if c.state == Operational {
+		c.leave()
 	}
+}
+
+// leave is what has the modem use its local SIM. Requires mu.
+func (c *Core) leave() {
 	c.act(cardRemove, c.frontend.Remove)
 	c.act(simLocal, func(ctx context.Context) { c.frontend.Remote(ctx, false) })
 	c.act(modemReset, c.frontend.ResetModem)

@@ -8,8 +8,10 @@ import "encoding/binary"
 type kind uint8
 
 const (
-	kindAPDU kind = 0
-	kindATR  kind = 1
+	kindAPDU    kind = 0
+	kindATR     kind = 1
+	kindPPSReq  kind = 2
+	kindPPSResp kind = 3
 )
 
 // maxPayload is room for the longest T=0 command, 5 bytes and 255 of data, and the longest

@@ -143,6 +143,14 @@ func (s *Source) ATR(atr []byte) {
 	}
 }
 
+// PPS traces a protocol and parameters selection (ISO 7816-3 9) and the answer to it.
+func (s *Source) PPS(req, resp []byte) {
+	if s != nil {
+		s.add(kindPPSReq, req, nil)
+		s.add(kindPPSResp, resp, nil)
+	}
+}
+
 // APDU traces a command TPDU and the response to it, data followed by SW1 SW2.
 func (s *Source) APDU(command, response []byte) {
 	if s != nil {
