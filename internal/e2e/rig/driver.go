@@ -19,11 +19,16 @@ import (
 	"remsim/internal/simulator"
 )
 
-// driver is the file of the PC/SC driver, in the directory of the programs.
-const driver = "libifd_remsim_client.so"
+const (
+	driver = "libifd_remsim_client.so" // the PC/SC driver, in the directory of the programs
+	ipcDir = "/run/pcscd"              // where pcscd has its socket
+)
 
-// BuildDriver builds the PC/SC driver with flags of go build, beside the programs.
+// BuildDriver builds the PC/SC driver with flags of go build, beside the programs, where any user can read it.
 func BuildDriver(bin string, flags ...string) error {
+	if err := os.Chmod(bin, 0o755); err != nil {
+		return err
+	}
 	args := append([]string{"build", "-buildmode=c-shared", "-o", filepath.Join(bin, driver)}, flags...)
 	cmd := exec.Command("go", append(args, "remsim/cmd/remsim-ifd")...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -55,17 +60,17 @@ func (h *Host) Socket() string { return simulator.Socket(h.Dir) }
 
 // Start starts pcscd and returns when it takes connections. Its log is that of the process. Only inside Run.
 func (h *Host) Start() (*Proc, error) {
-	conf := filepath.Join(h.Dir, "reader.conf.d")
-	if err := os.MkdirAll(conf, 0o755); err != nil {
+	const conf = "reader.conf.d"
+	if err := os.MkdirAll(filepath.Join(h.Dir, conf), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(conf, "readers"), []byte(h.Conf), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(h.Dir, conf, "readers"), []byte(h.Conf), 0o644); err != nil {
 		return nil, err
 	}
 	for _, left := range []string{"pcscd.comm", "pcscd.pid"} { // by one that was killed
 		_ = os.Remove(filepath.Join(h.Dir, left)) // mostly there is none
 	}
-	cmd := exec.Command("/usr/sbin/pcscd", append([]string{"--foreground", "--config", conf}, h.Args...)...)
+	cmd := exec.Command("/usr/sbin/pcscd", append([]string{"--foreground", "--config", filepath.Join(ipcDir, conf)}, h.Args...)...)
 	if h.UID != 0 {
 		if err := os.Chown(h.Dir, h.UID, h.UID); err != nil {
 			return nil, err
@@ -77,6 +82,11 @@ func (h *Host) Start() (*Proc, error) {
 	if err != nil {
 		return nil, err
 	}
+	go func() { // pcscd logs to standard output
+		for line := range p.Lines {
+			fmt.Fprintln(&p.log, line)
+		}
+	}()
 	if err := h.await(p); err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("pcscd: %w; it says: %s", err, strings.TrimSpace(p.Log()))
@@ -94,8 +104,8 @@ func (h *Host) launch(cmd *exec.Cmd) (p *Proc, err error) {
 			err = fmt.Errorf("make a mount namespace: %w", err)
 			return
 		}
-		if err = unix.Mount(h.Dir, "/run/pcscd", "", unix.MS_BIND, ""); err != nil {
-			err = fmt.Errorf("bind %s to /run/pcscd: %w", h.Dir, err)
+		if err = unix.Mount(h.Dir, ipcDir, "", unix.MS_BIND, ""); err != nil {
+			err = fmt.Errorf("bind %s to %s: %w", h.Dir, ipcDir, err)
 			return
 		}
 		if h.Sealed {

@@ -37,7 +37,10 @@ func start(name string, cmd *exec.Cmd) (*Proc, error) {
 	p := &Proc{Name: name, cmd: cmd, Lines: make(chan string, 256), done: make(chan struct{})}
 	p.log.changed = make(chan struct{})
 	p.cmd.Stderr = &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	p.cmd.SysProcAttr.Setpgid = true
 	var err error
 	if p.Stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
