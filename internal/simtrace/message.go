@@ -529,3 +529,17 @@ func decodeBit(b []byte) (bool, error) {
 	}
 	return b[0] == 1, nil
 }
+
+// Waiting returns how long modem and card wait for each other's bytes when CLK has this frequency in Hz: WI x 960 x
+// Fi of its cycles (ISO 7816-3 10.2).
+func (m *Status) Waiting(clock int) time.Duration {
+	wi := time.Duration(m.WI)
+	if wi == 0 {
+		wi = 10 // which is RFU, like any F without a factor
+	}
+	fi := time.Duration(372)
+	if factors := [...]time.Duration{372, 372, 558, 744, 1116, 1488, 1860, 372, 372, 512, 768, 1024, 1536, 2048}; int(m.F) < len(factors) {
+		fi = factors[m.F]
+	}
+	return wi * 960 * fi * time.Second / time.Duration(clock)
+}

@@ -140,3 +140,10 @@ func (s *Segmenter) Expired() (cla, ins byte) {
 	s.nothing[[2]byte(s.tpdu)] = true
 	return s.tpdu[0], s.tpdu[1]
 }
+
+// Forget forgets all that was learnt about commands: another SIM is to be used.
+func (s *Segmenter) Forget() {
+	s.Reset()
+	clear(s.nothing)
+	clear(s.told)
+}
