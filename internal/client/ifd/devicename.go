@@ -27,11 +27,15 @@ var (
 //
 // What is left out has the default of clients: 0, 0, 127.0.0.1, 9998. The first form is split as by
 // strtok(3): colons in a row are one. IPv6 addresses are in brackets there. In the second one the parts have
-// any order, and SERVER may have the port, as HOST:PORT.
+// any order, and SERVER may have the port, as HOST:PORT. A name in quotes is given with them by
+// pcscd, which takes brackets and semicolons in quotes only.
 func parseDeviceName(name string) (client.Config, error) {
 	var cfg client.Config
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	cfg.Flags(fs)
+	if n := len(name); n >= 2 && name[0] == '"' && name[n-1] == '"' {
+		name = name[1 : n-1]
+	}
 	parts, err := splitDeviceName(name)
 	if err != nil {
 		return client.Config{}, err
