@@ -29,7 +29,7 @@ type finding struct {
 //
 // A map that the server doesn't know is adopted from the bankd's first list since the
 // server's start, unless it is in the way of a wanted one, its bank slot had a
-// map that was deleted, or all maps were. Otherwise it is to be removed. See Create for what an
+// map that was deleted, or all maps were. Otherwise it is to be removed. See CreateMap for what an
 // adopted map gives way to. Adopting one from a late
 // list means that the bankd is asked to create it: it says ok if it has it still.
 func (s *State) listed(p *bankPeer, maps []slot.Map) []finding {
@@ -89,7 +89,8 @@ func (s *State) encounter(b *bank, sm slot.Map, fresh bool) finding {
 	case b.met:
 		why = "it isn't from before the server's start"
 	}
-	pl, m := s.enlist(sm)
+	s.seq++
+	pl, m := s.enlist(sm, s.seq)
 	s.markPlace(pl)
 	s.markClient(m.Client)
 	if why == "" {

@@ -22,6 +22,8 @@ type Config struct {
 
 	KeepAlive link.KeepAlive // towards bankds and clients
 
+	ClientIDPool *IDPool // for clients that ask for a client id; nil: they are refused
+
 	// Name and Version are what the server tells its peers of itself: IA5, 1..32 characters.
 	Name, Version string
 }
@@ -30,6 +32,8 @@ type Config struct {
 type Env struct {
 	Net link.Network
 	Log *logrus.Logger
+	// Store keeps what the server must not forget, and stays open. Nil: that is gone when Run ends.
+	Store Store
 	// REST serves state on ln until ctx ends; it closes ln. Nil: Config.RESTListen isn't
 	// listened on.
 	REST func(ctx context.Context, ln net.Listener, state *State, log *logrus.Entry) error
@@ -47,6 +51,12 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	defer rsproLn.Close()
 	state := NewState()
+	if env.Store != nil {
+		if state, err = LoadState(ctx, env.Store); err != nil {
+			return fmt.Errorf("server: load the state: %w", err)
+		}
+	}
+	state.pool = cfg.ClientIDPool
 	ss := &sessions{
 		state: state,
 		identity: rspro.ComponentIdentity{
@@ -70,6 +80,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		restLog.WithField("addr", restLn.Addr().String()).Info("listening for REST")
 	}
 	rsproLog.WithField("addr", rsproLn.Addr().String()).Info("listening for RSPRO")
+	services = append(services, func() error { return state.settle(ctx, env.Log.WithField("cat", "DSLOTMAP")) })
 	if env.OnReport != nil {
 		env.OnReport(ctx, state.Report)
 	}

@@ -33,6 +33,7 @@ const (
 
 var (
 	errUnidentified = fmt.Errorf("no connect request within %s", identifyTimeout)
+	errLeft         = errors.New("it has left")
 	errCrowd        = fmt.Errorf("%d others came after it without being accepted yet", maxUnidentified)
 	errReplaced     = fmt.Errorf("another connection claims the identity, and no PONG came within %s", probeTimeout)
 )
@@ -72,7 +73,7 @@ func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 		oldest.Close(errCrowd)
 	}
 	accepted := make(chan bool, 1)
-	go func() { accepted <- s.run() }()
+	go func() { accepted <- s.run(ctx) }()
 	err := s.conn.Run(ctx)
 	log = s.conn.Log()
 	switch ok := <-accepted; {
@@ -179,7 +180,7 @@ func (s *session) slotInfo(p *bankPeer, pdu rspro.PDU, m *rspro.BankSlotInfoInd)
 
 // run is the session: it waits for the connect request and then sends its peer what it
 // should know, until the connection ends. It reports whether the peer was accepted.
-func (s *session) run() bool {
+func (s *session) run(ctx context.Context) bool {
 	defer s.strangers.remove(s.conn)
 	timer := time.NewTimer(identifyTimeout)
 	defer timer.Stop()
@@ -189,7 +190,7 @@ func (s *session) run() bool {
 		case *rspro.ConnectBankReq:
 			return s.bank(pdu, m)
 		case *rspro.ConnectClientReq:
-			return s.client(pdu, m)
+			return s.client(ctx, pdu, m)
 		}
 	case <-timer.C:
 		s.conn.Close(errUnidentified)
@@ -336,7 +337,7 @@ func (s *session) ask(p *bankPeer, q mapRequest, log *logrus.Entry) {
 }
 
 // client serves a client.
-func (s *session) client(pdu rspro.PDU, req *rspro.ConnectClientReq) bool {
+func (s *session) client(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectClientReq) bool {
 	if req.Identity.Type != rspro.Client {
 		s.conn.Close(fmt.Errorf("connectClientReq of a %s", req.Identity.Type))
 		return false
@@ -344,18 +345,16 @@ func (s *session) client(pdu rspro.PDU, req *rspro.ConnectClientReq) bool {
 	p := &clientPeer{peer: s.newPeer(req.Identity, req.Features)}
 	res := &rspro.ConnectClientRes{Identity: s.identity}
 	if req.Slot == nil {
-		if !s.state.assignClient(p) {
+		if err := s.give(ctx, p); err != nil {
+			s.conn.Log().WithFields(logrus.Fields{
+				"name": p.identity.Name, "serial": p.identity.HWSerialNr, "interface": p.identity.HWVersion,
+			}).WithError(err).Warn("no client slot can be given to a client that asks for one")
 			res.Result = rspro.IllegalClientID
 			return s.refuse(pdu, res, "client without a slot")
 		}
 	} else {
 		p.slot = *req.Slot
-		if !s.claim(func() (holder, func()) {
-			if old := s.state.addClient(p); old != nil {
-				return old.conn, func() { s.state.dropClient(old) }
-			}
-			return nil, nil
-		}) {
+		if !s.seat(p) {
 			res.Result = rspro.IdentityInUse
 			return s.refuse(pdu, res, p.slot.String())
 		}
@@ -376,9 +375,39 @@ func (s *session) client(pdu rspro.PDU, req *rspro.ConnectClientReq) bool {
 	}
 }
 
+// seat has p be the client of its slot, unless one that is alive is.
+func (s *session) seat(p *clientPeer) bool {
+	return s.claim(func() (holder, func()) {
+		if old := s.state.addClient(p); old != nil {
+			return old.conn, func() { s.state.dropClient(old) }
+		}
+		return nil, nil
+	})
+}
+
+// give has p be the client of a slot of the pool: of the one that clients with its key have, and when one of those is connected
+// and alive, of the next instance's.
+func (s *session) give(ctx context.Context, p *clientPeer) error {
+	for key := keyOf(p.identity); ; key.Instance++ {
+		c, err := s.state.giveID(ctx, key)
+		if err != nil {
+			return err
+		}
+		p.slot, p.key, p.waiting = c, key, true
+		if s.seat(p) {
+			return nil
+		}
+		select {
+		case <-s.conn.Done():
+			return errLeft
+		default:
+		}
+	}
+}
+
 // assign sends a client the slot it shall use.
 func (s *session) assign(p *clientPeer, log *logrus.Entry) {
-	log.Info("client slot assigned")
+	log.WithField("key", p.key.String()).Info("client slot assigned")
 	s.conn.Request(&rspro.ConfigClientIDReq{Slot: p.slot}, answerTimeout, func(m rspro.Message, err error) {
 		switch {
 		case errors.Is(err, link.ErrTimeout):

@@ -726,16 +726,17 @@ func TestDeadClient(t *testing.T) {
 func TestAssignSession(t *testing.T) {
 	auto := &rspro.ConnectClientReq{Identity: testnet.Identity(rspro.Client)}
 	assigned := func(w *world) *testnet.Peer {
+		w.State.pool = &IDPool{900, 901}
 		p := w.dial()
 		p.Send(auto)
 		if r := testnet.Expect[*rspro.ConnectClientRes](p).Result; r != rspro.OK {
 			w.t.Fatalf("connectClientRes %v", r)
 		}
-		if q := testnet.Expect[*rspro.ConfigClientIDReq](p); q.Slot != cl(slot.Max, 0) {
+		if q := testnet.Expect[*rspro.ConfigClientIDReq](p); q.Slot != cl(900, 0) {
 			w.t.Fatalf("assigned %v", q.Slot)
 		}
 		synctest.Wait()
-		if c, _ := w.Client(cl(slot.Max, 0)); c.State() != "WAIT_CONFIG_RES" {
+		if c, _ := w.Client(cl(900, 0)); c.State() != "WAIT_CONFIG_RES" {
 			w.t.Fatalf("client is %+v", c)
 		}
 		return p
@@ -744,7 +745,7 @@ func TestAssignSession(t *testing.T) {
 		inWorld(t, func(t *testing.T, w *world) {
 			b := w.bank(bankReq(1))
 			p := assigned(w)
-			m := slot.Map{Bank: bk(1, 0), Client: cl(slot.Max, 0)}
+			m := slot.Map{Bank: bk(1, 0), Client: cl(900, 0)}
 			w.create(m)
 			w.expectMap(b, false, m, rspro.OK)
 			p.Quiet(time.Second) // nothing before its answer
@@ -773,24 +774,27 @@ func TestAssignSession(t *testing.T) {
 			}
 		})
 	})
-	t.Run("none free", func(t *testing.T) {
-		inWorld(t, func(t *testing.T, w *world) {
-			all := make(map[slot.Client]*client, 1<<20)
-			somebody := new(client)
-			for id := range uint16(slot.Max + 1) {
-				for nr := range uint16(slot.Max + 1) {
-					all[cl(id, nr)] = somebody
+	for _, tt := range []struct {
+		name, log string
+		pool      *IDPool
+	}{
+		{"no pool", "no pool of client ids", nil},
+		{"none free", "no client id of the pool is free", &IDPool{7, 7}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.State.pool = tt.pool
+				w.client(cl(7, 0))
+				p := w.dial()
+				p.Send(auto)
+				if r := testnet.Expect[*rspro.ConnectClientRes](p).Result; r != rspro.IllegalClientID {
+					t.Errorf("connectClientRes %v", r)
 				}
-			}
-			w.State.clients = all
-			p := w.dial()
-			p.Send(auto)
-			if r := testnet.Expect[*rspro.ConnectClientRes](p).Result; r != rspro.IllegalClientID {
-				t.Errorf("connectClientRes %v", r)
-			}
-			p.ExpectEnd(2 * time.Second)
+				p.ExpectEnd(2 * time.Second)
+				w.expectLog(tt.log)
+			})
 		})
-	})
+	}
 }
 
 // TestClientAnswers checks what a client's answers leave behind.

@@ -14,6 +14,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -45,17 +46,76 @@ type State struct {
 	rumours []*client
 	feed    *Feed
 	changes []change // of the method that holds mu: see unlock
+
+	pool   *IDPool // nil: no client is given a slot
+	ids    map[ClientKey]slot.Client
+	given  map[slot.Client]ClientKey // the same the other way round
+	starts uint64
+
+	queue     []*txn        // of Commit
+	leading   chan struct{} // holds one while somebody commits what is in the queue
+	settled   settlement
+	unsettled chan struct{} // capacity 1: there is something in settled
+
+	store    Store  // nil: nothing outlives the State
+	revision uint64 // of the store; who leads has it
 }
 
-// NewState returns a State without maps.
+// NewState returns a State without maps that forgets them with the process.
 func NewState() *State {
 	return &State{
-		banks:    make(map[uint16]*bank),
-		clients:  make(map[slot.Client]*client),
-		byClient: make(map[slot.Client]*mapping),
-		adopts:   true,
-		feed:     newFeed(),
+		banks:     make(map[uint16]*bank),
+		clients:   make(map[slot.Client]*client),
+		byClient:  make(map[slot.Client]*mapping),
+		adopts:    true,
+		feed:      newFeed(),
+		ids:       make(map[ClientKey]slot.Client),
+		given:     make(map[slot.Client]ClientKey),
+		starts:    1,
+		leading:   make(chan struct{}, 1),
+		unsettled: make(chan struct{}, 1),
 	}
+}
+
+// LoadState returns the State that a store has, and counts a start of the server there. The store is then the State's
+// alone.
+func LoadState(ctx context.Context, store Store) (*State, error) {
+	snap, err := store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	revision, err := store.Commit(ctx, snap.Revision, []Change{Started{}})
+	if err != nil {
+		return nil, err
+	}
+	s := NewState()
+	s.store, s.revision = store, revision
+	s.starts = snap.Starts + 1
+	s.adopts = !snap.Durable
+	slices.SortFunc(snap.Removals, func(a, b Removal) int { return a.Deleted.Compare(b.Deleted) })
+	for _, r := range snap.Removals {
+		s.seq++
+		p, m := s.enlist(r.Map, s.seq)
+		m.state, m.known, m.owed = MapDeleteReq, true, true
+		m.created, m.changed, m.deleted = r.Created, r.Deleted, r.Deleted
+		p.maps = append(p.maps, m)
+	}
+	slices.SortFunc(snap.Maps, func(a, b StoredMap) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, w := range snap.Maps {
+		s.seq = max(s.seq+1, w.Seq)
+		p, m := s.enlist(w.Map, s.seq)
+		m.known, m.inherited = true, true
+		m.created, m.changed = w.Created, w.Changed
+		p.maps = append(p.maps, m)
+		s.byClient[m.Client] = m
+	}
+	for _, b := range snap.Beliefs {
+		s.believe(b.Client, b.Bank)
+	}
+	for _, a := range snap.IDs {
+		s.assign(a)
+	}
+	return s, nil
 }
 
 // A bank is a bank id: who serves it, if anybody, and its places that have maps.
@@ -136,7 +196,9 @@ type bankPeer struct {
 type clientPeer struct {
 	peer
 	slot slot.Client
-	// waiting: its slot was assigned to it and it hasn't agreed yet.
+	// key is what it was given its slot for; the zero key: it came with its slot.
+	key ClientKey
+	// waiting: it was given its slot and hasn't agreed yet.
 	waiting bool
 
 	tells  uint64 // how often it was told something on this connection
@@ -147,63 +209,15 @@ type clientPeer struct {
 	answered bool
 }
 
-// A TakenError says that a slot is in a map already.
-type TakenError struct {
-	Member string // "bank" or "client"
-	By     slot.Map
-}
-
-// Error implements error.
-func (e *TakenError) Error() string {
-	s := e.By.Bank.String()
-	if e.Member == "client" {
-		s = e.By.Client.String()
-	}
-	return fmt.Sprintf("%s slot %s is in use by map %s", e.Member, s, e.By)
-}
-
-// Create adds a map. It fails with a *TakenError when one of its ends is in a map
-// already, and when an id is out of range. An adopted map is in nobody's way: asked for, it
-// becomes a map like others, and it ends for one that needs one of its ends. So it makes no
-// difference whether a map is asked for before or after its bankd is there.
-func (s *State) Create(sm slot.Map) error {
-	if !sm.Bank.Valid() || !sm.Client.Valid() {
-		return fmt.Errorf("map %s: numbers must be 0..%d", sm, slot.Max)
-	}
-	s.mu.Lock()
-	defer s.unlock()
-	at, of := s.wanted(sm.Bank), s.byClient[sm.Client]
-	switch {
-	case at != nil && !at.adopted:
-		return &TakenError{"bank", at.Map}
-	case of != nil && !of.adopted:
-		return &TakenError{"client", of.Map}
-	case at != nil && at == of:
-		at.adopted = false
-		return nil
-	}
-	for _, m := range []*mapping{at, of} {
-		if m != nil {
-			s.delete(m)
-		}
-	}
-	p, m := s.enlist(sm)
-	s.byClient[m.Client] = m
-	p.create(m)
-	s.markPlace(p)
-	return nil
-}
-
-// enlist makes a mapping, the newest one, and finds its place.
-func (s *State) enlist(sm slot.Map) (*place, *mapping) {
+// enlist makes a mapping, the newest one, with its place in the order of creation, and finds its place.
+func (s *State) enlist(sm slot.Map, seq uint64) (*place, *mapping) {
 	b := s.bank(sm.Bank.ID)
 	p := b.places[sm.Bank.Slot]
 	if p == nil {
 		p = &place{bank: b, nr: sm.Bank.Slot}
 		b.places[p.nr] = p
 	}
-	s.seq++
-	m := &mapping{Map: sm, seq: s.seq, prev: s.last}
+	m := &mapping{Map: sm, seq: seq, prev: s.last}
 	if s.last == nil {
 		s.first = m
 	} else {
@@ -213,45 +227,11 @@ func (s *State) enlist(sm slot.Map) (*place, *mapping) {
 	return p, m
 }
 
-// Delete asks for the end of the map of a bank slot and reports whether there was
-// one. From then on both its slots are free for new maps.
-func (s *State) Delete(b slot.Bank) (slot.Map, bool) {
-	s.mu.Lock()
-	defer s.unlock()
-	m := s.wanted(b)
-	if m == nil {
-		return slot.Map{}, false
-	}
-	s.delete(m)
-	return m.Map, true
-}
-
-// DeleteAll asks for the end of all maps and returns how many those are; maps that a
-// bankd has from before the server's start aren't adopted any more.
-func (s *State) DeleteAll() int {
-	s.mu.Lock()
-	defer s.unlock()
-	s.adopts = false
-	n := len(s.byClient)
-	for _, m := range s.byClient {
-		s.delete(m)
-	}
-	return n
-}
-
-func (s *State) delete(m *mapping) {
-	p := s.place(m.Bank)
-	delete(s.byClient, m.Client)
-	p.bank.freed[p.nr] = true
-	s.forget(p, p.delete(m))
-	s.markPlace(p)
-	s.markClient(m.Client)
-}
-
 // forget unlinks maps that ended, which may be good news to their clients.
 func (s *State) forget(p *place, gone []*mapping) {
 	for _, m := range gone {
 		s.noteMap(SlotmapGone, m)
+		s.settleMap(m.Map)
 		if m.prev == nil {
 			s.first = m.next
 		} else {
@@ -403,32 +383,6 @@ func (s *State) addClient(p *clientPeer) *clientPeer {
 	if c != nil && c.peer != nil {
 		return c.peer
 	}
-	s.seat(c, p)
-	return nil
-}
-
-// assignClient registers the session of a client that wants a slot to be assigned:
-// one that no client has, that is in no map and that nobody was told to use.
-// It reports whether there was one. Ids are given from the
-// highest down, since people count from 0.
-func (s *State) assignClient(p *clientPeer) bool {
-	s.mu.Lock()
-	defer s.unlock()
-	for nr := range uint16(slot.Max + 1) {
-		for id := slot.Max; id >= 0; id-- {
-			p.slot = slot.Client{ID: uint16(id), Slot: nr}
-			if s.clients[p.slot] == nil && s.byClient[p.slot] == nil {
-				p.waiting = true
-				s.seat(nil, p)
-				s.note(ClientAssigned, p)
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func (s *State) seat(c *client, p *clientPeer) {
 	if c == nil {
 		c = &client{slot: p.slot}
 		s.clients[p.slot] = c
@@ -436,7 +390,11 @@ func (s *State) seat(c *client, p *clientPeer) {
 	p.name, p.since, p.wake = p.slot.String(), time.Now(), make(chan struct{}, 1)
 	c.peer = p
 	s.note(ClientConnected, p)
+	if p.waiting {
+		s.note(ClientAssigned, p)
+	}
 	p.mark()
+	return nil
 }
 
 // agreed takes a client's answer that it uses the slot it was assigned.
@@ -530,6 +488,7 @@ func (s *State) told(p *clientPeer, n uint64, r rspro.ResultCode) {
 	}
 	if p.told.none() {
 		c.told, c.rumour = Target{}, false
+		s.settleClient(c.slot)
 	}
 }
 
@@ -568,9 +527,8 @@ func (s *State) fault(p *peer, b *slot.Bank, text string) {
 	}
 }
 
-// Starts returns how often the server was started with the maps it has. They are
-// in memory only, so that is 1.
-func (s *State) Starts() int { return 1 }
+// Starts returns how often a server was started with the store there is, this start included.
+func (s *State) Starts() uint64 { return s.starts }
 
 // Report writes who is connected and which maps there are, for people.
 func (s *State) Report(w io.Writer) {

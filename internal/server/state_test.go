@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -722,9 +721,9 @@ func TestTell(t *testing.T) {
 	t.Run("slot not agreed yet", func(t *testing.T) {
 		f := newFixture(t)
 		f.bankUp(1)
-		p := &clientPeer{}
-		if !f.s.assignClient(p) {
-			t.Fatal("no slot is free")
+		p := &clientPeer{slot: c, waiting: true}
+		if f.s.addClient(p) != nil {
+			t.Fatal("the slot is taken")
 		}
 		f.clients[p.slot] = p
 		f.create(slot.Map{Bank: bk(1, 0), Client: p.slot})
@@ -736,28 +735,40 @@ func TestTell(t *testing.T) {
 	})
 }
 
-// TestAssign checks that an assigned slot is one that nobody has or shall have.
+// TestAssign checks that a slot that is given is the first of the pool that nobody has or shall have, and that who asks
+// again is given it again.
 func TestAssign(t *testing.T) {
 	f := newFixture(t)
-	f.clientUp(cl(slot.Max, 0))
-	f.create(slot.Map{Bank: bk(1, 0), Client: cl(slot.Max-1, 0)})
-	var got []string
-	for range 2 {
-		p := &clientPeer{}
-		f.s.assignClient(p)
-		got = append(got, p.slot.String())
-	}
-	if want := []string{"C1021:0", "C1020:0"}; !slices.Equal(got, want) {
-		t.Errorf("assigned %v, want %v", got, want)
-	}
-	for id := range uint16(slot.Max + 1) {
-		if _, ok := f.s.Client(cl(id, 0)); !ok && id != slot.Max-1 {
-			f.clientUp(cl(id, 0))
+	f.s.pool = &IDPool{900, 904}
+	f.clientUp(cl(900, 0))
+	f.create(slot.Map{Bank: bk(1, 0), Client: cl(901, 0)})
+	key := func(name string) ClientKey { return ClientKey{Name: name, Serial: "1", Interface: "2"} }
+	for _, tt := range []struct {
+		key  ClientKey
+		want string
+	}{
+		{key("a"), "C902:0"},
+		{key("b"), "C903:0"},
+		{key("a"), "C902:0"},
+		{ClientKey{Name: "a", Serial: "1"}, "C904:0"},
+		{ClientKey{Name: "a", Serial: "1", Interface: "2", Instance: 1}, errNoID.Error()},
+		{key("b"), "C903:0"},
+	} {
+		c, err := f.s.giveID(t.Context(), tt.key)
+		if err != nil && !strings.Contains(err.Error(), tt.want) || err == nil && c.String() != tt.want {
+			t.Errorf("%s is given %s, %v; want %s", tt.key, c, err, tt.want)
 		}
 	}
-	p := &clientPeer{}
-	if f.s.assignClient(p); p.slot != cl(slot.Max, 1) {
-		t.Errorf("assigned %v with all slots 0 taken", p.slot)
+	// A pool that has moved.
+	f.s.pool = &IDPool{904, 905}
+	for _, tt := range []struct{ name, want string }{{"b", "C905:0"}, {"b", "C905:0"}} {
+		if c, err := f.s.giveID(t.Context(), key(tt.name)); err != nil || c.String() != tt.want {
+			t.Errorf("%s is given %s, %v; want %s of another pool", tt.name, c, err, tt.want)
+		}
+	}
+	f.s.pool = nil
+	if c, err := f.s.giveID(t.Context(), key("b")); !errors.Is(err, errNoPool) {
+		t.Errorf("given %s, %v without a pool", c, err)
 	}
 }
 

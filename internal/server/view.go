@@ -53,10 +53,13 @@ func (Bank) State() string { return "CONNECTED_BANKD" }
 // A Client is a connected client.
 type Client struct {
 	Peer
-	Slot    slot.Client
-	Waiting bool // it was assigned its slot and hasn't agreed yet
-	Told    Target
-	ToldAt  time.Time // zero: it was told nothing on this connection
+	Slot slot.Client
+	// Assigned is set when the server gave it its slot, and Key is what for: who comes with the same is given the same slot.
+	Assigned bool
+	Key      ClientKey
+	Waiting  bool // it was assigned its slot and hasn't agreed yet
+	Told     Target
+	ToldAt   time.Time // zero: it was told nothing on this connection
 	// Answer is the result it gave to what it was told last; meaningful when Answered is set.
 	Answer   rspro.ResultCode
 	Answered bool
@@ -79,7 +82,7 @@ func (p *bankPeer) view() Bank {
 }
 
 func (p *clientPeer) view() Client {
-	return Client{p.peer.view(), p.slot, p.waiting, p.told, p.toldAt, p.answer, p.answered}
+	return Client{p.peer.view(), p.slot, p.key != ClientKey{}, p.key, p.waiting, p.told, p.toldAt, p.answer, p.answered}
 }
 
 func (m *mapping) view() Slotmap {

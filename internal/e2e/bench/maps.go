@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -94,7 +95,7 @@ func (b *bench) maps() error {
 		took := time.Since(begin)
 		begin = time.Now()
 		for i := first; i < count; i++ {
-			if err := state.Create(mapAt(i)); err != nil {
+			if _, err := state.Commit(context.Background(), server.CreateMap(mapAt(i))); err != nil {
 				return err
 			}
 		}
