@@ -176,6 +176,9 @@ func (c *Conn) Write(ctx context.Context, b []byte) error {
 	case <-ctx.Done():
 		return c.writeError(ctx, b, nil)
 	}
+	if c.ctx.Err() != nil {
+		return c.writeError(ctx, b, nil)
+	}
 	err := c.send(ctx, b)
 	if err == nil && len(b)%int(c.out.MaxPacket) == 0 {
 		err = c.send(ctx, nil)
