@@ -121,8 +121,7 @@ func (s *Segmenter) step() Step {
 // sends the command again, with P3 = xx: it has the same case then, as P3 is no longer what the
 // tables go by (ISO 7816-3 12.2.2).
 func (s *Segmenter) Respond(response []byte) {
-	n := len(response)
-	s.repeat = s.lastC != 0 && n >= 2 && response[n-2] == 0x6c
+	s.repeat = s.lastC != 0 && len(response) == 2 && response[0] == 0x6c
 }
 
 // Reset forgets a command that isn't complete, and what the last one was answered: the card was reset.
