@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			return fmt.Errorf("server: load the state: %w", err)
 		}
 	}
-	state.pool = cfg.ClientIDPool
+	state.pool, state.name, state.version = cfg.ClientIDPool, cfg.Name, cfg.Version
 	ss := &sessions{
 		state: state,
 		identity: rspro.ComponentIdentity{

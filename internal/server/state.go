@@ -57,6 +57,10 @@ type State struct {
 	settled   settlement
 	unsettled chan struct{} // capacity 1: there is something in settled
 
+	name, version string
+	started       time.Time
+	durable       bool
+
 	store    Store  // nil: nothing outlives the State
 	revision uint64 // of the store; who leads has it
 }
@@ -72,6 +76,7 @@ func NewState() *State {
 		ids:       make(map[ClientKey]slot.Client),
 		given:     make(map[slot.Client]ClientKey),
 		starts:    1,
+		started:   time.Now(),
 		leading:   make(chan struct{}, 1),
 		unsettled: make(chan struct{}, 1),
 	}
@@ -91,7 +96,7 @@ func LoadState(ctx context.Context, store Store) (*State, error) {
 	s := NewState()
 	s.store, s.revision = store, revision
 	s.starts = snap.Starts + 1
-	s.adopts = !snap.Durable
+	s.adopts, s.durable = !snap.Durable, snap.Durable
 	slices.SortFunc(snap.Removals, func(a, b Removal) int { return a.Deleted.Compare(b.Deleted) })
 	for _, r := range snap.Removals {
 		s.seq++

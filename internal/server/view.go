@@ -159,3 +159,34 @@ func (s *State) Client(c slot.Client) (Client, bool) {
 	}
 	return Client{}, false
 }
+
+// An Info is what State knows of its server.
+type Info struct {
+	Name, Version string
+	Started       time.Time // this time
+	Starts        int       // how often it was started with its store
+	Durable       bool      // its store outlives it
+	Pool          *IDPool   // of client ids; nil: there is none
+}
+
+// Info returns what the server is.
+func (s *State) Info() Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Info{s.name, s.version, s.started, int(s.starts), s.durable, s.pool}
+}
+
+// Assignments returns the client slots that were given to clients, by slot, also those of clients that aren't connected. When
+// they were isn't among it.
+func (s *State) Assignments() []Assignment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := make([]Assignment, 0, len(s.ids))
+	for key, c := range s.ids {
+		l = append(l, Assignment{Key: key, Client: c})
+	}
+	slices.SortFunc(l, func(a, b Assignment) int {
+		return cmp.Or(cmp.Compare(a.Client.ID, b.Client.ID), cmp.Compare(a.Client.Slot, b.Client.Slot))
+	})
+	return l
+}

@@ -40,12 +40,17 @@ const (
 
 // Handler returns the REST API of a server's state.
 func Handler(state *server.State, log *logrus.Entry) http.Handler {
+	return handler(state, log, nil)
+}
+
+// handler is Handler with event streams that end when ended is closed.
+func handler(state *server.State, log *logrus.Entry, ended <-chan struct{}) http.Handler {
 	r := chi.NewRouter()
 	r.Use(decoded, middleware.StripSlashes, logged(log), sameSite())
 	r.NotFound(noSuchPath)
 	r.MethodNotAllowed(noSuchPath)
 	r.Route("/api/backend/v1", v1{state, log}.routes)
-	r.Route("/api/v2", v2{state}.routes)
+	r.Route(v2Base, (&v2{state: state, log: log, ended: ended}).mount)
 	return r
 }
 
@@ -93,7 +98,9 @@ func logged(log *logrus.Entry) func(http.Handler) http.Handler {
 // Serve serves the REST API on ln until ctx ends; requests under way then have 3 s to end. It
 // closes ln.
 func Serve(ctx context.Context, ln net.Listener, state *server.State, log *logrus.Entry) error {
-	srv := newServer(Handler(state, log), faults{log})
+	ended := make(chan struct{})
+	srv := newServer(handler(state, log, ended), faults{log})
+	srv.RegisterOnShutdown(func() { close(ended) })
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(&listener{ln, log}) }()
 	select {

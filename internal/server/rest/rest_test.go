@@ -52,7 +52,8 @@ func inSite(t *testing.T, test func(t *testing.T, s *site)) {
 		state := make(chan *server.State, 1)
 		ended := make(chan error, 1)
 		go func() {
-			cfg := server.Config{RSPROListen: ":9998", RESTListen: ":9997", Name: "srv", Version: "1"}
+			cfg := server.Config{RSPROListen: ":9998", RESTListen: ":9997", Name: "srv", Version: "1",
+				ClientIDPool: &server.IDPool{First: 1023, Last: 1023}}
 			ended <- server.Run(ctx, cfg, server.Env{
 				Net: s.net.Host("10.0.0.1"), Log: log,
 				REST: func(ctx context.Context, ln net.Listener, st *server.State, l *logrus.Entry) error {
@@ -373,7 +374,7 @@ func TestDelete(t *testing.T) {
 	state := server.NewState()
 	log, _ := logtest.NewNullLogger()
 	h := Handler(state, log.WithField("cat", "DREST"))
-	if err := state.Create(slot.Map{Bank: slot.Bank{ID: 2, Slot: 3}, Client: slot.Client{}}); err != nil {
+	if _, err := state.Commit(t.Context(), server.CreateMap(slot.Map{Bank: slot.Bank{ID: 2, Slot: 3}, Client: slot.Client{}})); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"0", "131074", "4294967296", "99999999999999999999", "-1", "x", "2:3", "0x20003"} {
@@ -396,7 +397,7 @@ func TestNoSuchPath(t *testing.T) {
 		{"GET", "/"}, {"GET", "/api"}, {"GET", "/api/backend/v1"}, {"GET", "/api/backend/v3/clients"}, {"GET", "/slotmaps"},
 		{"GET", v1Path + "/foo"}, {"GET", v1Path + "/clients/1/2"}, {"GET", v1Path + "/slotmaps/65537"}, {"GET", v1Path + "/global-reset"},
 		{"PUT", v1Path + "/slotmaps"}, {"POST", v1Path + "/clients"}, {"DELETE", v1Path + "/slotmaps"}, {"POST", v1Path + "/restart-counter"},
-		{"OPTIONS", v1Path + "/slotmaps"}, {"GET", v2Path + "/foo"},
+		{"OPTIONS", v1Path + "/slotmaps"}, {"GET", "/api/v3"},
 	} {
 		w := do(h, tt.method, tt.path, "")
 		if ct := w.Header().Get("Content-Type"); w.Code != 404 || !strings.HasPrefix(ct, "text/plain") {
@@ -406,8 +407,28 @@ func TestNoSuchPath(t *testing.T) {
 	if len(hook.AllEntries()) == 0 {
 		t.Error("refused requests aren't logged")
 	}
-	if w := do(h, "POST", v2Path+"/slotmaps", "{}"); w.Code != 405 || w.Header().Get("Allow") != "GET" {
-		t.Errorf("POST in v2: %d, Allow %q", w.Code, w.Header().Get("Allow"))
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", "", 404, ""},
+		{"GET", "/", 404, ""},
+		{"POST", "/foo", 404, ""},
+		{"GET", "/clients/1/2", 404, ""},
+		{"POST", "/clients", 405, "GET"},
+		{"PUT", "/slotmaps", 405, "GET, POST"},
+		{"DELETE", "/slotmaps/", 405, "GET, POST"},
+		{"POST", "/slotmaps/1:1", 405, "GET, PUT, DELETE"},
+		{"OPTIONS", "/slotmaps/bulk", 405, "GET, POST, PUT, DELETE"},
+		{"DELETE", "/events", 405, "GET"},
+	} {
+		w := do(h, tt.method, v2Path+tt.path, "")
+		var p problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != tt.status || p.Status != tt.status || p.Detail == "" ||
+			w.Header().Get("Allow") != tt.allow || w.Header().Get("Content-Type") != problemType {
+			t.Errorf("%s %s: %d, Allow %q: %s", tt.method, tt.path, w.Code, w.Header().Get("Allow"), w.Body)
+		}
 	}
 }
 
@@ -457,11 +478,12 @@ func TestV2(t *testing.T) {
 		client := func(told, lastError string) string {
 			return `{"client":{"clientId":23,"slotNr":0},"peer":"C23:0","state":"CONNECTED_CLIENT",
 				"component":` + component("remsimClient", "remsim-client", `"simtrace2"`) + `,"address":"10.0.0.7:32769",
-				"connectedAt":"2000-01-01T00:00:00.000Z","features":["atrAfterReset"],"lastError":` + lastError + `,"told":` + told + `}`
+				"connectedAt":"2000-01-01T00:00:00.000Z","features":["atrAfterReset"],"lastError":` + lastError + `,"assigned":null,"told":` + told + `}`
 		}
+		const assigned = `{"name":"testnet","serialNr":"","interface":"","instance":0}`
 		waiting := `{"client":{"clientId":1023,"slotNr":0},"peer":"C1023:0","state":"WAIT_CONFIG_RES",
 				"component":` + component("remsimClient", "remsim-client", `null`) + `,"address":"10.0.0.7:32770",
-				"connectedAt":"2000-01-01T00:00:00.000Z","features":[],"lastError":null,"told":null}`
+				"connectedAt":"2000-01-01T00:00:00.000Z","features":[],"lastError":null,"assigned":` + assigned + `,"told":null}`
 		// slots are 8, all unknown but one.
 		slots := func(one string) string {
 			l := make([]string, 8)
@@ -489,6 +511,9 @@ func TestV2(t *testing.T) {
 		slot1 := `{"slotNr":1,"reader":null,"present":null,"atr":null,` + map1 + `"UNACKNOWLEDGED","state":null,"lastError":null}`
 		get("/banks", 200, `{"banks":[`+bank("null", slot1)+`]}`)
 		get("/banks/1", 200, bank("null", slot1))
+		get("/client-ids", 200, `{"clientIds":[{"client":{"clientId":1023,"slotNr":0},"assigned":`+assigned+`,"connected":true}]}`)
+		get("/server", 200, `{"name":"srv","version":"1","startedAt":"2000-01-01T00:00:00.000Z","starts":1,"durable":false,"clientIdPool":"1023",
+			"limits":{"bodyBytes":65536,"bulkBytes":4194304,"bulkOperations":20000,"eventStreams":256}}`)
 		b.Send(&rspro.BankSlotInfoInd{Slots: []rspro.SlotInfo{{Slot: 1}}})
 		slot1 = `{"slotNr":1,"reader":null,"present":false,"atr":null,` + map1 + `"UNACKNOWLEDGED","state":"FREE","lastError":null}`
 		get("/banks/B1", 200, bank("null", slot1))
@@ -727,7 +752,7 @@ func BenchmarkPost(b *testing.B) {
 			state := server.NewState()
 			for i := range n {
 				id, nr := uint16(i>>10), uint16(i&1023)
-				if err := state.Create(slot.Map{Bank: slot.Bank{ID: id, Slot: nr}, Client: slot.Client{ID: id, Slot: nr}}); err != nil {
+				if _, err := state.Commit(b.Context(), server.CreateMap(slot.Map{Bank: slot.Bank{ID: id, Slot: nr}, Client: slot.Client{ID: id, Slot: nr}})); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -3,14 +3,12 @@
 package rest
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,13 +72,13 @@ type slotmapV1 struct {
 
 // bankSlot and clientSlot are the ends of a map, in all versions.
 type bankSlot struct {
-	ID   uint16 `json:"bankId"`
-	Slot uint16 `json:"slotNr"`
+	ID   uint16 `json:"bankId" maximum:"1023" doc:"id of the bank"`
+	Slot uint16 `json:"slotNr" maximum:"1023" doc:"number of its slot"`
 }
 
 type clientSlot struct {
-	ID   uint16 `json:"clientId"`
-	Slot uint16 `json:"slotNr"`
+	ID   uint16 `json:"clientId" maximum:"1023" doc:"id of the client"`
+	Slot uint16 `json:"slotNr" maximum:"1023" doc:"number of its slot"`
 }
 
 func componentOf(id rspro.ComponentIdentity) componentV1 {
@@ -173,91 +171,70 @@ func (a v1) slotmaps(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a v1) create(w http.ResponseWriter, r *http.Request) {
-	const want = "application/json"
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != want {
-		v, _ := json.Marshal(r.Header.Get("Content-Type"))
-		refuse(w, problem{Status: http.StatusBadRequest, Detail: "the body must be JSON and say so",
-			Member: "Content-Type", Value: v, Allowed: want})
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		p := problem{Status: http.StatusBadRequest, Detail: "reading the body: " + err.Error()}
-		if errors.As(err, new(*http.MaxBytesError)) {
-			p = problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is too long",
-				Allowed: fmt.Sprintf("%d bytes", maxBody)}
-		}
-		refuse(w, p)
-		return
-	}
-	m, bad := parseSlotmap(body)
+	body, bad := readJSON(w, r, maxBody, http.StatusBadRequest)
+	var m slot.Map
 	if bad == nil {
-		bad = taken(a.state.Create(m))
+		m, bad = parseSlotmap(body)
+	}
+	if bad == nil {
+		if _, err := a.state.Commit(r.Context(), server.CreateMap(m)); err != nil {
+			if bad = refusal(err); bad.Status == http.StatusConflict {
+				bad.Status = http.StatusBadRequest // as in C's server
+			}
+		}
 	}
 	if bad != nil {
-		bad.Status = http.StatusBadRequest
 		refuse(w, *bad)
 		return
 	}
-	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": m.Bank.String(), "client": m.Client.String()}).Info("map asked for")
+	logMap(a.log, m).Info("map asked for")
 	w.WriteHeader(http.StatusCreated)
-}
-
-// taken makes a problem of what State.Create says.
-func taken(err error) *problem {
-	if err == nil {
-		return nil
-	}
-	p := &problem{Detail: err.Error()}
-	if e := new(server.TakenError); errors.As(err, &e) {
-		p.Member = e.Member
-		p.Allowed = "a slot that is in no map"
-		if e.Member == "bank" {
-			p.Value, _ = json.Marshal(bankSlot(e.By.Bank))
-		} else {
-			p.Value, _ = json.Marshal(clientSlot(e.By.Client))
-		}
-	}
-	return p
 }
 
 // parseSlotmap reads the body of a POST: {"bank":{"bankId":1,"slotNr":1},"client":
 // {"clientId":23,"slotNr":0}} with each number an integer 0..1023. More members may
 // be there.
 func parseSlotmap(body []byte) (slot.Map, *problem) {
-	if len(bytes.TrimSpace(body)) == 0 {
-		return slot.Map{}, &problem{Detail: "there is no body", Allowed: "a JSON object"}
-	}
-	top, bad := object("", body)
+	top, bad := topObject(body)
 	if bad != nil {
 		return slot.Map{}, bad
 	}
-	var m slot.Map
-	for _, n := range []struct {
-		of, name string
-		to       *uint16
-	}{
-		{"bank", "bankId", &m.Bank.ID},
-		{"bank", "slotNr", &m.Bank.Slot},
-		{"client", "clientId", &m.Client.ID},
-		{"client", "slotNr", &m.Client.Slot},
-	} {
-		member := n.of + "." + n.name
-		o, bad := object(n.of, top[n.of])
-		if bad != nil {
-			return slot.Map{}, bad
-		}
-		raw, ok := o[n.name]
-		if !ok {
-			return slot.Map{}, &problem{Detail: member + " is missing", Member: member, Allowed: allowed}
-		}
-		var v int64
-		if err := json.Unmarshal(raw, &v); err != nil || raw[0] == 'n' || v < 0 || v > slot.Max {
-			return slot.Map{}, &problem{Detail: member + " is not " + allowed, Member: member, Value: raw, Allowed: allowed}
-		}
-		*n.to = uint16(v)
+	return parseEnds(top, false)
+}
+
+// parseEnds reads the ends of a map from its members.
+func parseEnds(o map[string]json.RawMessage, strict bool) (m slot.Map, bad *problem) {
+	if m.Bank.ID, m.Bank.Slot, bad = pair("bank", "bankId", o["bank"], strict); bad == nil {
+		m.Client.ID, m.Client.Slot, bad = pair("client", "clientId", o["client"], strict)
 	}
-	return m, nil
+	return m, bad
+}
+
+// pair reads the object that is the member of: an id by that name, and slotNr. When it is strict, it has no others.
+func pair(of, id string, raw json.RawMessage, strict bool) (n, nr uint16, bad *problem) {
+	o, bad := object(of, raw)
+	if bad == nil && strict {
+		bad = onlyMembers(of, o, id, "slotNr")
+	}
+	if bad == nil {
+		n, bad = number(of+"."+id, o[id])
+	}
+	if bad == nil {
+		nr, bad = number(of+".slotNr", o["slotNr"])
+	}
+	return n, nr, bad
+}
+
+// number reads an id or a slot number.
+func number(member string, raw json.RawMessage) (uint16, *problem) {
+	if raw == nil {
+		return 0, &problem{Detail: member + " is missing", Member: member, Allowed: allowed}
+	}
+	var v int64
+	if err := json.Unmarshal(raw, &v); err != nil || raw[0] == 'n' || v < 0 || v > slot.Max {
+		return 0, &problem{Detail: member + " is not " + allowed, Member: member, Value: raw, Allowed: allowed}
+	}
+	return uint16(v), nil
 }
 
 // allowed are the values of an id or a slot number.
@@ -289,18 +266,26 @@ func (a v1) delete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b := slot.Bank{ID: uint16(n >> 16), Slot: uint16(n)}
-	m, ok := a.state.Delete(b)
-	if !ok {
-		notFound(w, "bank slot %s is in no map", b)
+	done, err := a.state.Commit(r.Context(), server.DeleteMap(b))
+	switch {
+	case errors.As(err, new(*server.MissingError)):
+		notFound(w, "%v", err)
+		return
+	case err != nil:
+		refuse(w, *refusal(err))
 		return
 	}
-	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "slot": m.Bank.String(), "client": m.Client.String()}).Info("map deleted")
+	logMap(a.log, done[0].Map).Info("map deleted")
 	w.WriteHeader(http.StatusOK)
 }
 
 func (a v1) reset(w http.ResponseWriter, r *http.Request) {
-	n := a.state.DeleteAll()
-	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "maps": n}).Info("all maps deleted")
+	done, err := a.state.Commit(r.Context(), server.DeleteAllMaps())
+	if err != nil {
+		refuse(w, *refusal(err))
+		return
+	}
+	a.log.WithFields(logrus.Fields{"cat": "DSLOTMAP", "maps": len(done[0].Ended)}).Info("all maps deleted")
 	w.WriteHeader(http.StatusOK)
 }
 
@@ -320,4 +305,18 @@ func number16(w http.ResponseWriter, member, s string) (uint16, bool) {
 		return 0, false
 	}
 	return uint16(n), true
+}
+
+// onlyMembers checks that an object has no other members.
+func onlyMembers(of string, o map[string]json.RawMessage, names ...string) *problem {
+	for name, raw := range o {
+		if slices.Contains(names, name) {
+			continue
+		}
+		if of != "" {
+			name = of + "." + name
+		}
+		return &problem{Detail: name + " is an unknown member", Member: name, Value: raw, Allowed: strings.Join(names, ", ")}
+	}
+	return nil
 }

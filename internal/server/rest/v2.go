@@ -18,103 +18,136 @@ import (
 	"remsim/internal/slot"
 )
 
-// v2 is the API that shows all. What isn't known, or isn't yet, is null.
-type v2 struct {
-	state *server.State
-}
-
-func (a v2) routes(r chi.Router) {
-	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Allow", http.MethodGet)
-		refuse(w, problem{Status: http.StatusMethodNotAllowed, Detail: r.Method + " isn't for this path", Allowed: http.MethodGet})
-	})
-	r.Get("/clients", a.clients)
-	r.Get("/clients/{client}", a.client)
-	r.Get("/banks", a.banks)
-	r.Get("/banks/{bank}", a.bank)
-	r.Get("/slotmaps", a.slotmaps)
-	r.Get("/slotmaps/{slot}", a.slotmap)
-}
-
 // PeerV2 is what ClientV2 and BankV2 have in common.
 type PeerV2 struct {
-	Peer        string      `json:"peer"`        // "C23:0", "B1"
-	State       string      `json:"state"`       // WAIT_CONFIG_RES, CONNECTED_CLIENT, CONNECTED_BANKD
-	Component   ComponentV2 `json:"component"`   // what it says of itself
-	Address     string      `json:"address"`     // its end of the control connection, IP:PORT
-	ConnectedAt Time        `json:"connectedAt"` // when it was accepted
-	Features    []string    `json:"features"`    // extensions it announced, such as "lateAtr"
-	LastError   *string     `json:"lastError"`   // what it complained of or refused last
+	Peer        string      `json:"peer" doc:"its name, such as C23:0 or B1"`
+	State       string      `json:"state" enum:"CONNECTED_CLIENT,WAIT_CONFIG_RES,CONNECTED_BANKD" doc:"WAIT_CONFIG_RES: was assigned a client slot and hasn't agreed yet"`
+	Component   ComponentV2 `json:"component" doc:"what it says of itself"`
+	Address     string      `json:"address" doc:"its end of the control connection, IP:PORT"`
+	ConnectedAt Time        `json:"connectedAt" doc:"when it was accepted"`
+	Features    []string    `json:"features" doc:"protocol extensions it announced, such as lateAtr"`
+	LastError   *string     `json:"lastError" doc:"what it complained of or refused last"`
 }
 
 // ComponentV2 is an RSPRO ComponentIdentity; what the peer left out is null.
 type ComponentV2 struct {
-	Type           string  `json:"type"`
-	Name           string  `json:"name"`
-	Software       string  `json:"software"`
-	SWVersion      string  `json:"swVersion"`
-	HWManufacturer *string `json:"hwManufacturer"`
-	HWModel        *string `json:"hwModel"`
-	HWSerialNr     *string `json:"hwSerialNr"`
-	HWVersion      *string `json:"hwVersion"`
-	FWVersion      *string `json:"fwVersion"`
+	Type           string  `json:"type" doc:"remsimClient or remsimBankd"`
+	Name           string  `json:"name" doc:"usually that of its host"`
+	Software       string  `json:"software" doc:"its program"`
+	SWVersion      string  `json:"swVersion" doc:"the program's version"`
+	HWManufacturer *string `json:"hwManufacturer" doc:"who made its hardware"`
+	HWModel        *string `json:"hwModel" doc:"what it is"`
+	HWSerialNr     *string `json:"hwSerialNr" doc:"its serial number"`
+	HWVersion      *string `json:"hwVersion" doc:"its version"`
+	FWVersion      *string `json:"fwVersion" doc:"that of its firmware"`
 }
 
 // ClientV2 is a connected client.
 type ClientV2 struct {
-	Client clientSlot `json:"client"`
+	Client clientSlot `json:"client" doc:"its slot"`
 	PeerV2
-	// Told is what the client was last told to use on this connection; null: nothing.
-	Told *ToldV2 `json:"told"`
+	Assigned *ClientKeyV2 `json:"assigned" doc:"whose slot it is, if the server has given it; null: the client chose it"`
+	Told     *ToldV2      `json:"told" doc:"what it was last told to use on this connection; null: nothing"`
+}
+
+// ClientKeyV2 is what the server tells clients by that it gives slots to: who says the same again gets the same.
+type ClientKeyV2 struct {
+	Name      string `json:"name" doc:"component.name"`
+	Serial    string `json:"serialNr" doc:"component.hwSerialNr; empty: none"`
+	Interface string `json:"interface" doc:"component.hwVersion; empty: none"`
+	Instance  uint16 `json:"instance" doc:"counts those that say the same at the same time, from 0"`
+}
+
+// ClientIDV2 is a client slot that the server has given.
+type ClientIDV2 struct {
+	Client    clientSlot  `json:"client" doc:"the slot"`
+	Assigned  ClientKeyV2 `json:"assigned" doc:"whose it is"`
+	Connected bool        `json:"connected" doc:"somebody has it now"`
+}
+
+// ServerV2 is the server.
+type ServerV2 struct {
+	Name         string   `json:"name" doc:"what it tells its peers, usually that of its host"`
+	Version      string   `json:"version" doc:"of its program"`
+	StartedAt    Time     `json:"startedAt" doc:"this time"`
+	Starts       int      `json:"starts" minimum:"1" doc:"how often it was started with its store"`
+	Durable      bool     `json:"durable" doc:"its store outlives it: maps, owed removals and client ids are there after a restart"`
+	ClientIDPool *string  `json:"clientIdPool" doc:"the client ids it gives, such as 900-1023; null: none"`
+	Limits       limitsV2 `json:"limits" doc:"of requests"`
+}
+
+// limitsV2 are the limits of requests.
+type limitsV2 struct {
+	Body           int `json:"bodyBytes" doc:"of a body"`
+	BulkBody       int `json:"bulkBytes" doc:"of the body of a bulk"`
+	BulkOperations int `json:"bulkOperations" doc:"in a bulk"`
+	EventStreams   int `json:"eventStreams" doc:"open at a time"`
 }
 
 // ToldV2 is what a client was told to use.
 type ToldV2 struct {
-	Bank   bankSlot `json:"bank"`
-	Bankd  *string  `json:"bankd"`  // IP:PORT; null: no bankd, the map has ended
-	At     Time     `json:"at"`     // when
-	Answer *string  `json:"answer"` // the client's result, "ok"; null: not answered yet
+	Bank   bankSlot `json:"bank" doc:"the bank slot"`
+	Bankd  *string  `json:"bankd" doc:"where its bankd is, IP:PORT; null: no bankd, the map has ended"`
+	At     Time     `json:"at" doc:"when"`
+	Answer *string  `json:"answer" doc:"the client's result, such as ok; null: not answered yet"`
+}
+
+// BankInfoV2 is a connected bankd without its slots.
+type BankInfoV2 struct {
+	ID uint16 `json:"bankId" maximum:"1023" doc:"as it says"`
+	PeerV2
+	NumSlots uint16 `json:"numberOfSlots" maximum:"1024" doc:"as it says"`
+	Endpoint string `json:"endpoint" doc:"where clients are sent, IP:PORT"`
 }
 
 // BankV2 is a connected bankd.
 type BankV2 struct {
-	ID uint16 `json:"bankId"`
-	PeerV2
-	NumSlots uint16   `json:"numberOfSlots"`
-	Endpoint string   `json:"endpoint"` // where clients are sent, IP:PORT
-	Slots    []SlotV2 `json:"slots"`    // all of them, by number
+	BankInfoV2
+	Slots []SlotV2 `json:"slots" doc:"all of them, by number"`
 }
 
 // SlotV2 is a slot of a connected bankd. What a bankd tells of its slots is null when
 // it has told nothing, as bankds without the feature bankState do.
 type SlotV2 struct {
-	Slot    uint16  `json:"slotNr"`
-	Reader  *string `json:"reader"`  // its name, as told; null, too: there is none
-	Present *bool   `json:"present"` // there is a card, as told
-	ATR     *string `json:"atr"`     // the card's, as told, in hex; null, too: none or not known
-	// Client and MapState are those of the newest map, which may be leaving; null: there is none.
-	Client    *clientSlot `json:"client"`
-	MapState  *string     `json:"mapState"`
-	State     *string     `json:"state"`     // FREE, MAPPED, CARD, FAILED, from what was told: see server.Slot
-	LastError *string     `json:"lastError"` // what the bankd told last of the slot
+	Slot      uint16      `json:"slotNr" maximum:"1023" doc:"its number"`
+	Reader    *string     `json:"reader" doc:"name of its reader as the bankd tells it; null: there is none, or it isn't told"`
+	Present   *bool       `json:"present" doc:"there is a card, as told"`
+	ATR       *string     `json:"atr" pattern:"^([0-9a-f]{2})*$" doc:"the card's, as told, in hex; null: there is none, or it isn't known"`
+	Client    *clientSlot `json:"client" doc:"that of the newest map, which may be leaving; null: there is no map"`
+	MapState  *string     `json:"mapState" enum:"NEW,UNACKNOWLEDGED,ACTIVE,DELETE_REQ,DELETING" doc:"state of that map"`
+	State     *string     `json:"state" enum:"FREE,MAPPED,CARD,FAILED" doc:"what follows from what bankd and client were told and tell"`
+	LastError *string     `json:"lastError" doc:"what the bankd told last of the slot"`
 }
 
 // SlotmapV2 is a slot map; maps that were deleted are shown until their bankd can't
 // have them any more.
 type SlotmapV2 struct {
-	Bank      bankSlot   `json:"bank"`
-	Client    clientSlot `json:"client"`
-	State     string     `json:"state"`     // NEW, UNACKNOWLEDGED, ACTIVE, DELETE_REQ, DELETING
-	CreatedAt Time       `json:"createdAt"` // when it was asked for
-	ChangedAt Time       `json:"changedAt"` // when it entered its state
-	DeletedAt *Time      `json:"deletedAt"` // when its end was asked for; null: it is wanted
-	// Adopted: nobody has asked for it since the server's start; it was found at its bankd. It
-	// gives way to maps that are asked for.
-	Adopted bool `json:"adopted"`
-	// Owed: its end waits for the bankd to connect.
-	Owed      bool    `json:"owed"`
-	LastError *string `json:"lastError"` // why the bankd refused it, or what it reported
+	Bank      bankSlot   `json:"bank" doc:"the bank slot"`
+	Client    clientSlot `json:"client" doc:"the client slot"`
+	State     string     `json:"state" enum:"NEW,UNACKNOWLEDGED,ACTIVE,DELETE_REQ,DELETING" doc:"where it is in its life"`
+	CreatedAt Time       `json:"createdAt" doc:"when it was asked for, or found at its bankd"`
+	ChangedAt Time       `json:"changedAt" doc:"when it entered its state"`
+	DeletedAt *Time      `json:"deletedAt" doc:"when its end was asked for; null: it is wanted"`
+	Adopted   bool       `json:"adopted" doc:"nobody has asked for it: it was found at its bankd, and gives way to maps that are asked for"`
+	Owed      bool       `json:"owed" doc:"its end waits for the bankd to connect"`
+	LastError *string    `json:"lastError" doc:"why the bankd refused it, or what it reported"`
 }
+
+// The bodies of lists.
+type (
+	clientsV2 struct {
+		Clients []ClientV2 `json:"clients" doc:"by client id and slot"`
+	}
+	banksV2 struct {
+		Banks []BankV2 `json:"banks" doc:"by bank id"`
+	}
+	clientIDsV2 struct {
+		ClientIDs []ClientIDV2 `json:"clientIds" doc:"by client id and slot"`
+	}
+	slotmapsV2 struct {
+		Slotmaps []SlotmapV2 `json:"slotmaps" doc:"in the order of creation"`
+	}
+)
 
 // A Time is sent as RFC 3339 with milliseconds, in UTC.
 type Time time.Time
@@ -168,6 +201,10 @@ func features(f rspro.Features) []string {
 
 func clientV2Of(c server.Client) ClientV2 {
 	v := ClientV2{Client: clientSlot(c.Slot), PeerV2: peerV2Of(c.Slot.String(), c.State(), c.Peer)}
+	if c.Assigned {
+		k := ClientKeyV2(c.Key)
+		v.Assigned = &k
+	}
 	if !c.ToldAt.IsZero() {
 		v.Told = &ToldV2{Bank: bankSlot(c.Told.Bank), At: Time(c.ToldAt)}
 		if c.Told.Bankd.Port() != 0 {
@@ -180,8 +217,12 @@ func clientV2Of(c server.Client) ClientV2 {
 	return v
 }
 
+func bankInfoV2Of(b server.Bank) BankInfoV2 {
+	return BankInfoV2{b.ID, peerV2Of(bankName(b.ID), b.State(), b.Peer), b.NumSlots, b.Endpoint.String()}
+}
+
 func bankV2Of(b server.Bank, slots []server.Slot) BankV2 {
-	v := BankV2{b.ID, peerV2Of(bankName(b.ID), b.State(), b.Peer), b.NumSlots, b.Endpoint.String(), make([]SlotV2, len(slots))}
+	v := BankV2{bankInfoV2Of(b), make([]SlotV2, len(slots))}
 	for i, s := range slots {
 		v.Slots[i] = slotV2Of(s)
 	}
@@ -212,15 +253,15 @@ func slotmapV2Of(m server.Slotmap) SlotmapV2 {
 	return v
 }
 
-func (a v2) clients(w http.ResponseWriter, r *http.Request) {
+func (a *v2) clients(w http.ResponseWriter, r *http.Request) {
 	l := []ClientV2{}
 	for _, c := range a.state.Clients() {
 		l = append(l, clientV2Of(c))
 	}
-	reply(w, map[string]any{"clients": l})
+	reply(w, clientsV2{l})
 }
 
-func (a v2) client(w http.ResponseWriter, r *http.Request) {
+func (a *v2) client(w http.ResponseWriter, r *http.Request) {
 	c, err := slot.ParseClient(chi.URLParam(r, "client"))
 	if err != nil {
 		badName(w, "client", chi.URLParam(r, "client"), err, "C{clientId}:{slotNr}")
@@ -234,17 +275,17 @@ func (a v2) client(w http.ResponseWriter, r *http.Request) {
 	reply(w, clientV2Of(v))
 }
 
-func (a v2) banks(w http.ResponseWriter, r *http.Request) {
+func (a *v2) banks(w http.ResponseWriter, r *http.Request) {
 	l := []BankV2{}
 	for _, b := range a.state.Banks() {
 		if b, slots, ok := a.state.Slots(b.ID); ok {
 			l = append(l, bankV2Of(b, slots))
 		}
 	}
-	reply(w, map[string]any{"banks": l})
+	reply(w, banksV2{l})
 }
 
-func (a v2) bank(w http.ResponseWriter, r *http.Request) {
+func (a *v2) bank(w http.ResponseWriter, r *http.Request) {
 	id, ok := number16(w, "bankId", strings.TrimPrefix(chi.URLParam(r, "bank"), "B"))
 	if !ok {
 		return
@@ -257,19 +298,18 @@ func (a v2) bank(w http.ResponseWriter, r *http.Request) {
 	reply(w, bankV2Of(b, slots))
 }
 
-func (a v2) slotmaps(w http.ResponseWriter, r *http.Request) {
+func (a *v2) slotmaps(w http.ResponseWriter, r *http.Request) {
 	l := []SlotmapV2{}
 	for _, m := range a.state.Slotmaps() {
 		l = append(l, slotmapV2Of(m))
 	}
-	reply(w, map[string]any{"slotmaps": l})
+	reply(w, slotmapsV2{l})
 }
 
 // slotmap answers with the newest map of a bank slot.
-func (a v2) slotmap(w http.ResponseWriter, r *http.Request) {
-	b, err := slot.ParseBank(chi.URLParam(r, "slot"))
-	if err != nil {
-		badName(w, "bank", chi.URLParam(r, "slot"), err, "B{bankId}:{slotNr}")
+func (a *v2) slotmap(w http.ResponseWriter, r *http.Request) {
+	b, ok := bankOfPath(w, r)
+	if !ok {
 		return
 	}
 	m, ok := a.state.Slotmap(b)
@@ -277,7 +317,45 @@ func (a v2) slotmap(w http.ResponseWriter, r *http.Request) {
 		notFound(w, "bank slot %s is in no map", b)
 		return
 	}
+	if !m.Leaving() {
+		w.Header().Set("ETag", etag(m.Client))
+	}
 	reply(w, slotmapV2Of(m))
+}
+
+// etag returns the entity tag of a bank slot's map: whose it is. So a change on condition is one that knows
+// which client has the card.
+func etag(c slot.Client) string { return `"` + c.String() + `"` }
+
+// bankOfPath returns the bank slot that the path names; it answers itself when that is none.
+func bankOfPath(w http.ResponseWriter, r *http.Request) (slot.Bank, bool) {
+	name := chi.URLParam(r, "slot")
+	b, err := slot.ParseBank(name)
+	if err != nil {
+		badName(w, "bank", name, err, "B{bankId}:{slotNr}")
+	}
+	return b, err == nil
+}
+
+func (a *v2) clientIDs(w http.ResponseWriter, r *http.Request) {
+	l := []ClientIDV2{}
+	for _, g := range a.state.Assignments() {
+		_, connected := a.state.Client(g.Client)
+		l = append(l, ClientIDV2{clientSlot(g.Client), ClientKeyV2(g.Key), connected})
+	}
+	reply(w, clientIDsV2{l})
+}
+
+func (a *v2) server(w http.ResponseWriter, r *http.Request) {
+	i := a.state.Info()
+	v := ServerV2{
+		Name: i.Name, Version: i.Version, StartedAt: Time(i.Started), Starts: i.Starts, Durable: i.Durable,
+		Limits: limitsV2{maxBody, maxBulk, maxOperations, maxStreams},
+	}
+	if i.Pool != nil {
+		v.ClientIDPool = known(i.Pool.String())
+	}
+	reply(w, v)
 }
 
 // badName answers that a path names no slot.
