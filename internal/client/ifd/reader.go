@@ -254,14 +254,14 @@ func (r *reader) powerUp(reset bool) ([]byte, Code) {
 	defer r.mu.Unlock()
 	for {
 		switch {
+		case r.ctx.Err() != nil:
+			return nil, CommunicationError
 		case !r.presentLocked():
 			return nil, ICCNotPresent
 		case r.atrs >= r.want:
 			r.powered = true
 			return r.atr, Success
-		case r.waitLocked(limit.C):
-		case r.ctx.Err() != nil:
-			return nil, CommunicationError
+		case r.waitLocked(limit.C) || r.ctx.Err() != nil:
 		default:
 			r.powered = false
 			r.log.WithField("limit", powerTimeout).Warn("no ATR after a reset")
@@ -312,6 +312,8 @@ func (r *reader) transmit(apdu []byte) ([]byte, Code) {
 	}
 	r.log.WithError(err).Info("command failed")
 	switch {
+	case r.ctx.Err() != nil:
+		return nil, CommunicationError
 	case errors.Is(err, errTimeout):
 		return nil, ResponseTimeout
 	case errors.Is(err, client.ErrNoCard), errors.Is(err, client.ErrGone):
