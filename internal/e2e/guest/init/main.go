@@ -60,7 +60,7 @@ func run() error {
 		mount("devpts", root+"/dev/pts", "devpts", 0, ""),
 		mount("tmp", root+"/tmp", "tmpfs", 0, "mode=1777"),
 		mount("run", root+"/run", "tmpfs", 0, ""),
-		mount("share", root+guest.Share, "9p", 0, options+"cache=none"),
+		mount("share", root+guest.Share, "9p", 0, options+"cache=loose"),
 		unix.Chroot(root), unix.Chdir("/"), loopback(),
 	); err != nil {
 		return err
