@@ -112,6 +112,8 @@ func (s schemas) of(t reflect.Type) node {
 		return node{"type": "boolean"}
 	case reflect.Int, reflect.Uint16, reflect.Uint64:
 		return node{"type": "integer"}
+	case reflect.Map:
+		return node{"type": "object"}
 	case reflect.Slice:
 		return node{"type": "array", "items": s.of(t.Elem())}
 	case reflect.Pointer:

@@ -3,6 +3,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -78,7 +79,7 @@ const etagDoc = "the client slot in double quotes: for If-Match"
 
 // routes returns all of v2.
 func (a *v2) routes() []route {
-	document := sync.OnceValue(func() []byte { return openAPI(a.state.Info().Version, a.routes()) })
+	document := sync.OnceValue(func() []byte { return openAPI(cmp.Or(a.state.Info().Version, "unknown"), a.routes()) })
 	return []route{
 		{
 			method: http.MethodGet, path: "/clients", id: "listClients", serve: a.clients,
