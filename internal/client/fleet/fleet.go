@@ -209,10 +209,6 @@ func (f *fleet) seats() (map[uint16]usb.Target, bool) {
 			say(fmt.Errorf("interface %d of %s: %w", t.Interface.Number, t.Device, err))
 			continue
 		}
-		if other, twice := seats[n]; twice {
-			say(fmt.Errorf("slot %d is that of %s, too: %s isn't served", n, other, t))
-			continue
-		}
 		seats[n] = t
 	}
 	return seats, true
