@@ -120,10 +120,10 @@ func TestKeepAliveOptions(t *testing.T) {
 		w.bankds[1].host.Up()
 		m.uses(b0)
 
-		n := strings.Count(w.text.String(), link.ErrNoPong.Error())
+		n := strings.Count(w.journal.String(), link.ErrNoPong.Error())
 		w.server.host.Down()
 		time.Sleep(noticed)
-		if now := strings.Count(w.text.String(), link.ErrNoPong.Error()); now < n+2 {
+		if now := strings.Count(w.journal.String(), link.ErrNoPong.Error()); now < n+2 {
 			t.Errorf("%d of bankd and client have noticed that the server is gone", now-n)
 		}
 		w.server.host.Up()

@@ -8,7 +8,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -48,15 +47,20 @@ type world struct {
 	t         *testing.T
 	net       *testnet.Net
 	log       *logrus.Logger
-	text      syncBuffer // what was logged
+	journal   journal // what was logged
 	api       rig.API
 	started   []*program // all of them, also those that have ended
 	server    *program
 	bankds    map[uint16]*program
-	bank      bank
+	bank      *bank
 	slotsFile string
+	sent      atomic.Uint32  // commands of all clients
 	keepAlive link.KeepAlive // of programs that are started from now on
 	clients   map[slot.Client]*modem
+	durable   bool // the server's store outlives it
+	// plainBankd and plainClients are such as the C programs; nil: there are none.
+	plainBankd   *plainBankd
+	plainClients map[slot.Client]*plainClient
 }
 
 // inWorld runs a test in a world whose server is up.
@@ -66,12 +70,13 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
 			t: t, net: testnet.New(), log: logrus.New(),
-			bankds: map[uint16]*program{}, clients: map[slot.Client]*modem{},
+			bankds: map[uint16]*program{}, clients: map[slot.Client]*modem{}, plainClients: map[slot.Client]*plainClient{},
 			slotsFile: file,
 		}
-		w.log.SetOutput(&w.text)
+		w.bank = newBank(t)
+		w.log.SetOutput(io.Discard)
 		w.log.SetLevel(logrus.DebugLevel)
-		w.log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: "04:05.000"})
+		w.log.SetFormatter(&w.journal)
 		desk := w.net.Host("10.0.0.100")
 		w.api = rig.API{Base: "http://" + serverAddr + ":9997", HTTP: &http.Client{
 			Timeout: time.Minute,
@@ -82,7 +87,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		defer func() {
 			w.end()
 			if t.Failed() {
-				t.Logf("log:\n%s", tail(w.text.String(), 100_000))
+				t.Logf("log:\n%s", tail(w.journal.String(), 100_000))
 			}
 		}()
 		w.startServer()
@@ -110,22 +115,36 @@ type program struct {
 	w      *world
 	name   string
 	host   *testnet.Host
-	down   bool // by setDown
+	down   bool                            // by setDown
+	report atomic.Pointer[func(io.Writer)] // what it writes on demand; nil: nothing
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
 func (w *world) start(name, addr string, run func(ctx context.Context, h *testnet.Host) error) *program {
+	return w.startReporting(name, addr, func(ctx context.Context, p *program) error { return run(ctx, p.host) })
+}
+
+func (w *world) startReporting(name, addr string, run func(ctx context.Context, p *program) error) *program {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &program{w: w, name: name, host: w.net.Host(addr), cancel: cancel, done: make(chan struct{})}
 	w.started = append(w.started, p)
 	go func() {
 		defer close(p.done)
-		if err := run(ctx, p.host); err != nil && !errors.Is(err, context.Canceled) {
+		if err := run(ctx, p); err != nil && !errors.Is(err, context.Canceled) {
 			w.t.Errorf("%s: %v", name, err)
 		}
 	}()
 	return p
+}
+
+// says returns what the program reports on demand.
+func (p *program) says() string {
+	var b strings.Builder
+	if write := p.report.Load(); write != nil {
+		(*write)(&b)
+	}
+	return b.String()
 }
 
 // setDown takes the program's host off the network, or puts it back.
@@ -171,6 +190,8 @@ func (w *world) startServer() {
 const (
 	banks = 2
 	slots = 4 // of each bankd
+	// firstReader is the first slot whose card is in a reader. Those before have cards in software.
+	firstReader = 2
 )
 
 // writeSlots writes the slots file that all bankds read.
@@ -179,7 +200,12 @@ func writeSlots(t *testing.T) string {
 	var text strings.Builder
 	for id := range banks {
 		for nr := range slots {
-			fmt.Fprintf(&text, "%d,%d,softsim:\n", id+1, nr)
+			b := slot.Bank{ID: uint16(id + 1), Slot: uint16(nr)}
+			spec := "softsim:"
+			if b.Slot >= firstReader {
+				spec = "^" + readerName(b) + "$"
+			}
+			fmt.Fprintf(&text, "%d,%d,%s\n", b.ID, b.Slot, spec)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "slots.csv")
@@ -192,23 +218,34 @@ func writeSlots(t *testing.T) string {
 func bankdAddr(id uint16) string { return fmt.Sprintf("10.0.1.%d", id) }
 
 func (w *world) startBankd(id uint16) {
-	w.bankds[id] = w.start(fmt.Sprintf("bankd %d", id), bankdAddr(id), func(ctx context.Context, h *testnet.Host) error {
+	w.bankds[id] = w.startReporting(fmt.Sprintf("bankd %d", id), bankdAddr(id), func(ctx context.Context, p *program) error {
 		return bankd.Run(ctx, bankd.Config{
 			Server: serverAddr + ":9998", BankID: id, NumSlots: slots, Listen: ":9999", SlotsFile: w.slotsFile, KeepAlive: w.keepAlive,
-		}, bankd.Env{Net: h, Log: w.log, Softsim: &w.bank})
+		}, bankd.Env{
+			Net: p.host, Log: w.log, Softsim: w.bank, Readers: readers{w.bank, id},
+			OnReport: func(_ context.Context, write func(io.Writer)) { p.report.Store(&write) },
+		})
 	})
 }
 
 func (w *world) startClient(c slot.Client) *modem {
-	m := w.startClientOn(fmt.Sprintf("10.0.2.%d", c.ID), c)
+	m := w.startClientOn(clientAddr(c), c)
 	w.clients[c] = m
 	return m
 }
 
+func clientAddr(c slot.Client) string { return fmt.Sprintf("10.0.2.%d", c.ID) }
+
 // startClientOn starts a client on a host of its own choice; the caller ends it.
 func (w *world) startClientOn(addr string, c slot.Client) *modem {
-	m := &modem{w: w, slot: c, addr: addr}
+	m := w.newModem(addr, c)
 	m.start()
+	return m
+}
+
+func (w *world) newModem(addr string, c slot.Client) *modem {
+	m := &modem{w: w, slot: c, addr: addr, turn: make(chan struct{}, 1)}
+	m.turn <- struct{}{}
 	return m
 }
 
@@ -263,45 +300,6 @@ func (w *world) remove(b slot.Bank) {
 // defaultATR is what a client shows before it knows the card's.
 var defaultATR = []byte{0x3b, 0x00}
 
-// A bank has a card for each slot of all bankds. A card's ATR and its answers tell which
-// one it is, and an answer tells to which command it belongs.
-type bank struct {
-	mu      sync.Mutex
-	powered map[slot.Bank]int
-	ended   map[slot.Bank]int
-	resets  map[slot.Bank]int
-}
-
-func (b *bank) Check(bankd.Slot) error     { return nil }
-func (b *bank) Readers() ([]string, error) { return nil, nil }
-
-func (b *bank) Open(_ context.Context, s bankd.Slot) (bankd.Card, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.powered == nil {
-		b.powered, b.ended, b.resets = map[slot.Bank]int{}, map[slot.Bank]int{}, map[slot.Bank]int{}
-	}
-	if b.powered[s.Bank] != 0 {
-		return nil, fmt.Errorf("card %v is in use", s.Bank)
-	}
-	b.powered[s.Bank]++
-	return &card{bank: b, slot: s.Bank}, nil
-}
-
-// open returns the slots whose cards are powered, in order.
-func (b *bank) open() (open []slot.Bank) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for id := range banks {
-		for nr := range slots {
-			if s := (slot.Bank{ID: uint16(id + 1), Slot: uint16(nr)}); b.powered[s] != 0 {
-				open = append(open, s)
-			}
-		}
-	}
-	return open
-}
-
 // onlyOpen waits until the cards of these slots are powered, and no others.
 func (w *world) onlyOpen(want ...slot.Bank) {
 	w.t.Helper()
@@ -321,54 +319,6 @@ func (w *world) onlyOpenWithin(d time.Duration, want ...slot.Bank) {
 	}
 }
 
-// offs returns how often the card was powered off.
-func (b *bank) offs(s slot.Bank) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.ended[s]
-}
-
-func (b *bank) resetsOf(s slot.Bank) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.resets[s]
-}
-
-type card struct {
-	bank *bank
-	slot slot.Bank
-}
-
-func (c *card) ATR() []byte { return cardATR(c.slot) }
-
-// Transmit takes the time of a real card, so that faults meet commands in flight.
-func (c *card) Transmit(cmd, buf []byte) ([]byte, error) {
-	time.Sleep(time.Duration(10+cmd[4]%40) * time.Millisecond)
-	return append(buf[:0], cardAnswer(c.slot, cmd)...), nil
-}
-
-func (c *card) Reset(bool) error {
-	c.bank.mu.Lock()
-	defer c.bank.mu.Unlock()
-	c.bank.resets[c.slot]++
-	return nil
-}
-
-func (c *card) Close() error {
-	c.bank.mu.Lock()
-	defer c.bank.mu.Unlock()
-	c.bank.powered[c.slot]--
-	c.bank.ended[c.slot]++
-	return nil
-}
-
-func cardATR(b slot.Bank) []byte { return []byte{0x3b, 0x02, byte(b.ID), byte(b.Slot)} }
-
-func cardAnswer(b slot.Bank, cmd []byte) []byte {
-	sum := sha256.Sum256(cmd)
-	return append([]byte{byte(b.ID), byte(b.Slot)}, append(sum[:12], 0x90, 0x00)...)
-}
-
 // A modem is the frontend of a client. It remembers what it was told, and sends commands.
 type modem struct {
 	w       *world
@@ -376,11 +326,17 @@ type modem struct {
 	addr    string
 	program *program
 	core    atomic.Pointer[client.Core]
-	sent    atomic.Uint32
+	turn    chan struct{} // has an element while no command is under way
+	failed  atomic.Int64  // commands
 
 	mu     sync.Mutex
 	events []string // what the core has said, but for the default ATR
 	atr    []byte   // of the card that is there; nil: none
+}
+
+// commandNumber returns the number of a command of exchange.
+func commandNumber(cmd []byte) uint32 {
+	return uint32(cmd[3])<<24 | uint32(cmd[5])<<16 | uint32(cmd[6])<<8 | uint32(cmd[7])
 }
 
 func (m *modem) tell(event string, change func()) {
@@ -420,13 +376,44 @@ func (m *modem) history(n int) []string {
 // transmit sends one command that is never sent again, and checks that its answer belongs to it. It
 // returns whose answer it is.
 func (m *modem) transmit(ctx context.Context) (slot.Bank, error) {
+	<-m.turn
+	defer func() { m.turn <- struct{}{} }()
 	core := m.core.Load()
 	if core == nil {
 		return slot.Bank{}, client.ErrNoCard
 	}
-	n := m.sent.Add(1)
-	cmd := []byte{0xa0, byte(m.slot.ID), byte(m.slot.Slot), byte(n >> 16), 3, byte(n >> 16), byte(n >> 8), byte(n)}
-	res, err := core.Transmit(ctx, cmd)
+	from, err := m.w.exchange(m.slot, func(cmd []byte) ([]byte, error) { return core.Transmit(ctx, cmd) })
+	if err != nil {
+		m.failed.Add(1)
+	}
+	return from, err
+}
+
+// trail implements user.
+func (m *modem) trail() trail {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return trail{events: len(m.events), failed: int(m.failed.Load())}
+}
+
+// users are all clients with their modems.
+func (w *world) users() map[slot.Client]user {
+	all := make(map[slot.Client]user, len(w.clients)+len(w.plainClients))
+	for c, m := range w.clients {
+		all[c] = m
+	}
+	for c, m := range w.plainClients {
+		all[c] = m
+	}
+	return all
+}
+
+// exchange has a client send a command like no other, and checks that the answer belongs to it. It returns whose
+// answer it is.
+func (w *world) exchange(c slot.Client, transmit func(cmd []byte) ([]byte, error)) (slot.Bank, error) {
+	n := w.sent.Add(1)
+	cmd := []byte{0xa0, byte(c.ID), byte(c.Slot), byte(n >> 24), 3, byte(n >> 16), byte(n >> 8), byte(n)}
+	res, err := transmit(cmd)
 	if err != nil {
 		return slot.Bank{}, err
 	}
@@ -435,7 +422,7 @@ func (m *modem) transmit(ctx context.Context) (slot.Bank, error) {
 	}
 	from := slot.Bank{ID: uint16(res[0]), Slot: uint16(res[1])}
 	if !bytes.Equal(res, cardAnswer(from, cmd)) {
-		m.w.t.Errorf("%v: command %x got the answer %x of another one", m.slot, cmd, res)
+		w.t.Errorf("%v: command %x got the answer %x of another one", c, cmd, res)
 	}
 	return from, nil
 }
@@ -493,22 +480,31 @@ func (m *modem) steady(b slot.Bank) (stop func() int) {
 	return func() int { cancel(); return <-done }
 }
 
-// syncBuffer is a log in memory.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+// A journal keeps what is logged, and makes text of it only when somebody wants to read it: most tests pass.
+type journal struct {
+	mu      sync.Mutex
+	entries []*logrus.Entry
 }
 
-var _ io.Writer = (*syncBuffer)(nil)
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
+// Format implements logrus.Formatter; there is nothing to write.
+func (j *journal) Format(e *logrus.Entry) ([]byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entries = append(j.entries, &logrus.Entry{Logger: e.Logger, Data: e.Data, Time: e.Time, Level: e.Level, Message: e.Message})
+	return nil, nil
 }
 
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	format := logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: "04:05.000"}
+	var text strings.Builder
+	for _, e := range j.entries {
+		line, err := format.Format(e)
+		if err != nil {
+			line = []byte(err.Error() + "\n")
+		}
+		text.Write(line)
+	}
+	return text.String()
 }

@@ -429,12 +429,11 @@ func (s *session) tell(p *clientPeer, log *logrus.Entry) {
 	}
 	log = log.WithFields(logrus.Fields{"slot": t.Bank.String(), "bankd": t.Bankd.String()})
 	log.Info("told its bankd")
-	s.conn.Request(&rspro.ConfigClientBankReq{Bank: t.Bank, Bankd: t.Bankd}, answerTimeout, func(m rspro.Message, err error) {
+	late := time.AfterFunc(answerTimeout, func() { log.Warnf("no configClientBankRes within %s", answerTimeout) })
+	s.conn.Request(&rspro.ConfigClientBankReq{Bank: t.Bank, Bankd: t.Bankd}, 0, func(m rspro.Message, err error) {
+		late.Stop()
 		if err != nil {
-			if errors.Is(err, link.ErrTimeout) {
-				log.Warnf("no configClientBankRes within %s", answerTimeout)
-			}
-			return
+			return // the connection has ended; its reason is logged with that
 		}
 		r := result(m)
 		if r != rspro.OK {

@@ -821,6 +821,11 @@ func TestClientAnswers(t *testing.T) {
 		testnet.Expect[*rspro.ConfigClientBankReq](c)
 		c.Quiet(time.Minute)
 		w.expectLog("no configClientBankRes within 10s")
+		c.Send(&rspro.ConfigClientBankRes{}) // late: its line was dead for a while
+		synctest.Wait()
+		if v, _ = w.Client(m.Client); !v.Answered || v.Answer != rspro.OK {
+			t.Errorf("client %+v after a late answer", v)
+		}
 	})
 }
 

@@ -141,6 +141,11 @@ func (a API) Peers() (map[string]bool, error) {
 	return peers, nil
 }
 
+// Get decodes the answer to a GET of a path into v.
+func (a API) Get(path string, v any) error {
+	return a.request(http.MethodGet, path, nil, http.StatusOK, v)
+}
+
 // do makes a request of version 1.
 func (a API) do(method, path string, body []byte, want int, v any) error {
 	return a.request(method, "/api/backend/v1"+path, body, want, v)
