@@ -218,7 +218,7 @@ func (e *emulator) status(m *simtrace.Status) {
 	e.phys = p
 	e.waiting = m.Waiting(fastestClock)
 	if down(p) {
-		e.voidLocked()
+		e.void()
 		e.segments.Reset()
 	}
 	e.mu.Unlock()
@@ -237,14 +237,14 @@ func (e *emulator) received(m *simtrace.RxData) error {
 		return fmt.Errorf("%d bytes while the modem holds the card in reset", len(m.Data))
 	}
 	if m.Flags&simtrace.Header != 0 {
-		e.voidLocked()
+		e.void()
 	}
 	step, err := e.segments.Receive(m)
 	if err != nil {
 		return err
 	}
 	if c := step.Guessed; c != 0 {
-		e.log.WithFields(logrus.Fields{"cla": hex(m.Data[0]), "ins": hex(m.Data[1]), "case": int(c)}).
+		e.log.WithFields(logrus.Fields{"cla": octet(m.Data[0]), "ins": octet(m.Data[1]), "case": int(c)}).
 			Warn("unknown command: its case is a guess (--apdu-table has room for it)")
 	}
 	if e.present == nil {
@@ -268,7 +268,7 @@ func (e *emulator) received(m *simtrace.RxData) error {
 	return nil
 }
 
-func hex(b byte) string { return fmt.Sprintf("%02X", b) }
+func octet(b byte) string { return fmt.Sprintf("%02X", b) }
 
 // post leaves j to work, in place of what that hasn't begun, which is of an exchange that has ended.
 // Requires mu: there is one that posts.
@@ -286,19 +286,12 @@ func (e *emulator) post(j job) {
 	}
 }
 
-// voidLocked ends the exchange there is. Requires mu.
-func (e *emulator) voidLocked() {
+// void ends the exchange there is. Requires mu.
+func (e *emulator) void() {
 	if e.present != nil {
 		e.present.end()
 		e.present = nil
 	}
-}
-
-// void ends the exchange there is.
-func (e *emulator) void() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.voidLocked()
 }
 
 // What is done for the modem.
@@ -370,7 +363,7 @@ func (e *emulator) answer(j job, response []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.present == j.exchange {
-		e.voidLocked()
+		e.void()
 	}
 }
 
@@ -382,7 +375,7 @@ func (e *emulator) expire(x *exchange) {
 		return
 	}
 	cla, ins := e.segments.Expired()
-	e.log.WithFields(logrus.Fields{"cla": hex(cla), "ins": hex(ins)}).Warn("the modem has no data for an unknown command: taken as case 2 from now on")
+	e.log.WithFields(logrus.Fields{"cla": octet(cla), "ins": octet(ins)}).Warn("the modem has no data for an unknown command: taken as case 2 from now on")
 }
 
 // The Frontend.
@@ -390,7 +383,7 @@ func (e *emulator) expire(x *exchange) {
 // Remote switches the modem between its local SIM and the emulated one, with the ATR that was set for it.
 func (e *emulator) Remote(ctx context.Context, on bool) {
 	e.mu.Lock()
-	e.voidLocked()
+	e.void()
 	e.segments.Forget()
 	e.mu.Unlock()
 	e.failed("SIM_SELECT", ctx, e.send(ctx, &simtrace.SimSelect{Remote: on}))
