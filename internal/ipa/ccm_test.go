@@ -31,7 +31,7 @@ func TestAppendIDResp(t *testing.T) {
 		{"item with more than its tag", "04 0308aabb", "000afe05" + id},
 	}
 	for _, tt := range tests {
-		got, err := ipa.AppendIDResp([]byte{0xaa}, unhex(t, tt.in))
+		got, err := ipa.AppendIDResp([]byte{0xaa}, unhex(t, tt.in), ipa.Unit())
 		if want := append([]byte{0xaa}, unhex(t, tt.want)...); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %x, %v; want %x", tt.what, got, err, want)
 		}
@@ -47,7 +47,7 @@ func TestAppendIDRespBadInput(t *testing.T) {
 		"item over the end":    {4, 1, 8, 9, 1},
 		"answer of over 1 KiB": append([]byte{4}, bytes.Repeat([]byte{1, 1}, 60)...),
 	} {
-		got, err := ipa.AppendIDResp([]byte{0xaa}, in)
+		got, err := ipa.AppendIDResp([]byte{0xaa}, in, ipa.Unit())
 		if err == nil || !bytes.Equal(got, []byte{0xaa}) {
 			t.Errorf("%s: %x, %v; want an error and nothing appended", what, got, err)
 		}
@@ -59,7 +59,7 @@ func FuzzIDGet(f *testing.F) {
 	f.Add(unhex(f, "04 0308aabb 00"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		out, err := ipa.AppendIDResp(nil, b)
+		out, err := ipa.AppendIDResp(nil, b, ipa.Unit())
 		if err != nil {
 			if len(out) != 0 {
 				t.Errorf("error, and %x appended", out)
@@ -72,6 +72,37 @@ func FuzzIDGet(f *testing.F) {
 		s, p, err := ipa.NewReader(bytes.NewReader(out)).Next()
 		if err != nil || s != ipa.CCM || ipa.Type(p[0]) != ipa.IDResp {
 			t.Errorf("%x is not an ID_RESP frame: %v", out, err)
+		}
+	})
+}
+
+func TestIDGet(t *testing.T) {
+	who := ipa.Identity{ipa.UnitName: "host", ipa.SoftwareVersion: "1.2"}
+	ask := ipa.AppendIDGet(nil, ipa.UnitName, ipa.UnitType, ipa.SoftwareVersion)
+	if want := unhex(t, "0007fe04 0101 0103 0105"); !bytes.Equal(ask, want) {
+		t.Errorf("question %x, want %x", ask, want)
+	}
+	answer, err := ipa.AppendIDResp(nil, ask[3:], who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ipa.ParseIDResp(answer[3:]); err != nil || got != who {
+		t.Errorf("answer %x is %q, %v, want %q", answer, got, err, who)
+	}
+	for _, bad := range []string{"", "04", "0500", "050000", "05000001", "0500020101 00", "05000401 6100"} {
+		if got, err := ipa.ParseIDResp(unhex(t, bad)); err == nil {
+			t.Errorf("%s: %q, want an error", bad, got)
+		}
+	}
+}
+
+func FuzzIDResp(f *testing.F) {
+	f.Add(unhex(f, "05 001301 30302d30302d30302d30302d30302d303000 000708 302f302f3000"))
+	f.Add(unhex(f, "05 0001ff 000301"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		who, err := ipa.ParseIDResp(b)
+		if err == nil && len(b) < 3 && who != (ipa.Identity{}) {
+			t.Errorf("%x is %q", b, who)
 		}
 	})
 }

@@ -54,12 +54,12 @@ var (
 
 // Options say how a Conn behaves.
 type Options struct {
-	// Listener is true on the accepting end: it answers ID_ACK with ID_ACK. The
-	// other end answers ID_GET.
+	// Listener is true on the accepting end: it answers ID_ACK with ID_ACK, and ID_GET with who it is, for
+	// Identify. The other end answers ID_GET as C programs do.
 	Listener  bool
 	KeepAlive KeepAlive
 	// Identity goes into the connect response that refuses a peer of another protocol
-	// version. Without a name such a peer gets no response.
+	// version, and is what Identify is told. Without a name such a peer gets no response.
 	Identity rspro.ComponentIdentity
 	// Handle takes every PDU that isn't a response or unknown, in order.
 	// It is called in the read loop, so it must not block, and the PDU's byte
@@ -228,7 +228,7 @@ func (c *Conn) control(b []byte) error {
 		c.queueCCM(ipa.Pong)
 	case t == ipa.Pong:
 		c.pong()
-	case t == ipa.IDGet && !c.o.Listener:
+	case t == ipa.IDGet:
 		return c.identify(b)
 	case t == ipa.IDAck && c.o.Listener:
 		c.queueCCM(ipa.IDAck)
@@ -246,11 +246,18 @@ func (c *Conn) identify(idGet []byte) error {
 	if c.end != running {
 		return nil
 	}
-	out, err := ipa.AppendIDResp(c.out, idGet)
+	who := ipa.Unit()
+	if c.o.Listener {
+		who = listening(c.o.Identity)
+	}
+	out, err := ipa.AppendIDResp(c.out, idGet, who)
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
-	c.out = ipa.AppendCCM(out, ipa.IDAck)
+	if !c.o.Listener {
+		out = ipa.AppendCCM(out, ipa.IDAck)
+	}
+	c.out = out
 	return c.queued()
 }
 

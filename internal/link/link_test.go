@@ -269,9 +269,9 @@ func TestControl(t *testing.T) {
 	})
 	in(t, "a listener ignores what it didn't ask for", func(t *testing.T) {
 		b := newBench(t, link.Options{Listener: true})
-		b.peer.WriteHex("0003fe04 0108" + "0004fe05 000108" + "0001fe00")
+		b.peer.WriteHex("0004fe05 000108" + "0001fe00")
 		b.peer.ExpectCCM(ipa.Pong)
-		if !b.logged(logrus.DebugLevel, "ID_GET") {
+		if !b.logged(logrus.DebugLevel, "ID_RESP") {
 			t.Error("no log line")
 		}
 	})
