@@ -111,12 +111,28 @@ func Start(name, socket string) (App, error) {
 // Ask has the application make a call. An error means that it didn't answer within d; what PC/SC has
 // answered is in the reply.
 func (a App) Ask(d time.Duration, r Request) (reply Reply, err error) {
-	if err := json.NewEncoder(a.Stdin).Encode(r); err != nil {
-		return reply, fmt.Errorf("%s: %w", a.Name, err)
+	if err := a.Tell(r); err != nil {
+		return reply, err
 	}
+	if reply, err = a.Reply(d); err != nil {
+		err = fmt.Errorf("%s: %w", r.Call, err)
+	}
+	return reply, err
+}
+
+// Tell is the first half of Ask: the application makes the call.
+func (a App) Tell(r Request) error {
+	if err := json.NewEncoder(a.Stdin).Encode(r); err != nil {
+		return fmt.Errorf("%s: %w", a.Name, err)
+	}
+	return nil
+}
+
+// Reply is the second half of Ask.
+func (a App) Reply(d time.Duration) (reply Reply, err error) {
 	line, err := a.Line(d)
 	if err != nil {
-		return reply, fmt.Errorf("%s: %w; it says: %s", r.Call, err, a.Log())
+		return reply, fmt.Errorf("%w; it says: %s", err, a.Log())
 	}
 	return reply, json.Unmarshal([]byte(line), &reply)
 }

@@ -67,6 +67,9 @@ func (s *server) answer(r Request, reply *Reply) (err error) {
 		if r.Exclusive {
 			mode = scard.ShareExclusive
 		}
+		if s.card != nil {
+			_ = s.card.Disconnect(scard.LeaveCard) // it may have gone
+		}
 		if s.card, err = s.ctx.Connect(r.Reader, mode, scard.ProtocolT0); err == nil {
 			err = s.readATR(reply)
 		}

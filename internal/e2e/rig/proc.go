@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Proc is a program that was started. Its standard error is kept as text to look
@@ -75,6 +77,14 @@ func (p *Proc) Log() string { log, _ := p.log.from(0); return log }
 
 // Signal sends a signal to the process.
 func (p *Proc) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Freeze has the process hang until SIGCONT, and returns when all of it does.
+func (p *Proc) Freeze() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return unix.Waitid(unix.P_PID, p.PID(), nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+}
 
 // Kill ends the process at once, with those it started, and waits for its end.
 func (p *Proc) Kill() {
