@@ -22,6 +22,23 @@ __attribute__((constructor(101))) static void ignore_sigpipe(void)
 		signal(SIGPIPE, SIG_IGN);
 }
 
+/*
+ * Go's code may run on a stack that is too small for a handler, so those must run on the thread's own stack for
+ * signals. The runtime sees to that when it is loaded; pcscd sets that of SIGUSR1 later.
+ */
+void remsim_keep_handlers_off_stacks(void)
+{
+	struct sigaction now;
+
+	for (int s = 1; s <= SIGRTMAX; s++) {
+		if (sigaction(s, NULL, &now) != 0 || now.sa_flags & SA_ONSTACK ||
+		    (!(now.sa_flags & SA_SIGINFO) && (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN)))
+			continue;
+		now.sa_flags |= SA_ONSTACK;
+		sigaction(s, &now, NULL);
+	}
+}
+
 void *remsim_poll_function(void)
 {
 	return (void *)remsim_poll;

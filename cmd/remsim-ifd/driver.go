@@ -33,6 +33,7 @@ var driver = ifd.New(link.TCP(), func(p ifd.Priority, line string) {
 //export IFDHCreateChannelByName
 func IFDHCreateChannelByName(lun C.DWORD, name C.LPSTR) C.RESPONSECODE {
 	return guard("IFDHCreateChannelByName", func() ifd.Code {
+		C.remsim_keep_handlers_off_stacks()
 		if name == nil {
 			return driver.CreateChannel(uint64(lun))
 		}
@@ -98,8 +99,10 @@ func IFDHSetProtocolParameters(lun, protocol C.DWORD, flags, pts1, pts2, pts3 C.
 //export IFDHPowerICC
 func IFDHPowerICC(lun, action C.DWORD, atr C.PUCHAR, length C.PDWORD) C.RESPONSECODE {
 	return guard("IFDHPowerICC", func() ifd.Code {
+		C.remsim_keep_handlers_off_stacks()
 		off := ifd.Action(action) == ifd.PowerDown
 		if !off && (atr == nil || length == nil) {
+			zero(length)
 			return ifd.InsufficientBuffer
 		}
 		b, code := driver.Power(uint64(lun), ifd.Action(action))
@@ -167,6 +170,7 @@ func IFDHICCPresence(lun C.DWORD) C.RESPONSECODE {
 //export remsim_poll
 func remsim_poll(lun C.DWORD, timeout C.int) C.RESPONSECODE {
 	return guard("poll", func() ifd.Code {
+		C.remsim_keep_handlers_off_stacks()
 		return driver.Poll(uint64(lun), time.Duration(timeout)*time.Millisecond)
 	})
 }

@@ -12,6 +12,9 @@ RESPONSECODE remsim_stop_poll(DWORD lun);
 void *remsim_poll_function(void);
 void *remsim_stop_function(void);
 
+/* remsim_keep_handlers_off_stacks has handlers of the host that it has set meanwhile leave Go's small stacks alone. */
+void remsim_keep_handlers_off_stacks(void);
+
 /* remsim_log writes a line into pcscd's log, or to standard error where there is no pcscd. */
 void remsim_log(int priority, const char *line);
 
