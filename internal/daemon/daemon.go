@@ -98,6 +98,10 @@ func prepare(cmd *cobra.Command, running *bool) {
 	case run == nil:
 		cmd.RunE = func(*cobra.Command, []string) error { return nil }
 		check = wantCommand
+		if cmd.Annotations == nil {
+			cmd.Annotations = map[string]string{}
+		}
+		cmd.Annotations[noWork] = ""
 	default:
 		cmd.RunE = func(c *cobra.Command, args []string) error {
 			*running = true

@@ -19,6 +19,7 @@ const (
 	manualSection = "manual section"
 	manualOwn     = "manual"
 	manualShared  = "manual shared"
+	noWork        = "no work of its own" // of a command that others are below: left by prepare
 )
 
 // manualAll are the sections that all programs have.
@@ -174,11 +175,14 @@ func markdown(cmd *cobra.Command, own []part) string {
 	return b.String()
 }
 
-// manualCommands returns the commands below cmd but help.
-func manualCommands(cmd *cobra.Command) []*cobra.Command {
-	return slices.DeleteFunc(slices.Clone(cmd.Commands()), func(c *cobra.Command) bool {
-		return c.Hidden || c.Name() == "help"
-	})
+// manualCommands returns the commands below cmd but help, those with others below them before these.
+func manualCommands(cmd *cobra.Command) (l []*cobra.Command) {
+	for _, c := range cmd.Commands() {
+		if !c.Hidden && c.Name() != "help" {
+			l = append(append(l, c), manualCommands(c)...)
+		}
+	}
+	return l
 }
 
 // optionTable returns a table of options of cmd in Markdown.

@@ -21,11 +21,10 @@ func manPage(cmd *cobra.Command, parts []part) string {
 
 	r.section("Synopsis")
 	subs := manualCommands(cmd)
-	if cmd.Runnable() && len(subs) == 0 {
-		r.synopsis(cmd)
-	}
-	for _, sub := range subs {
-		r.synopsis(sub)
+	for _, c := range append([]*cobra.Command{cmd}, subs...) {
+		if _, ok := c.Annotations[noWork]; !ok {
+			r.synopsis(c)
+		}
 	}
 	r.section("Description")
 	r.markdown(cmd.Long)
@@ -35,7 +34,7 @@ func manPage(cmd *cobra.Command, parts []part) string {
 	if len(subs) > 0 {
 		r.section("Commands")
 		for _, sub := range subs {
-			r.line(".SS %s", escape(sub.Name()))
+			r.line(".SS %s", escape(strings.TrimPrefix(sub.CommandPath(), cmd.Name()+" ")))
 			r.markdown(sub.Long)
 			r.options(manualOptions(sub, false))
 		}
