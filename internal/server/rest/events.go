@@ -7,9 +7,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"time"
-
-	"github.com/sirupsen/logrus"
 
 	"remsim/internal/server"
 )
@@ -98,8 +97,8 @@ func (a *v2) events(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // what nginx takes for: don't hold back
 	s.buf.WriteString("retry: 1000\n\n")
-	if err := s.run(ctx, r.Header.Get("Last-Event-ID")); err != nil && ctx.Err() == nil {
-		a.log.WithFields(logrus.Fields{"peer": r.RemoteAddr, "err": err}).Warn("reader of events dropped")
+	if err := s.run(ctx, r.Header.Get("Last-Event-ID")); errors.Is(err, os.ErrDeadlineExceeded) {
+		a.log.WithField("peer", r.RemoteAddr).Warnf("reader of events dropped: it has read nothing for %s", slowTimeout)
 	}
 }
 

@@ -103,7 +103,7 @@ func (s schemas) of(t reflect.Type) node {
 	case t == reflect.TypeFor[Time]():
 		return node{"type": "string", "format": "date-time"}
 	case t == reflect.TypeFor[json.RawMessage](), t.Kind() == reflect.Interface:
-		return node{}
+		return node{"type": []string{"array", "boolean", "null", "number", "object", "string"}} // not all readers take an empty schema for that
 	}
 	switch t.Kind() {
 	case reflect.String:

@@ -170,14 +170,14 @@ func TestContractFails(t *testing.T) {
 		`,"deletedAt":null,"adopted":false,"owed":false,"lastError":null}`
 	for body, ok := range map[string]bool{
 		good: true,
-		strings.Replace(good, `"NEW"`, `"OLD"`, 1):                              false,
-		strings.Replace(good, `"deletedAt":null`, `"deletedAt":7`, 1):           false,
-		strings.Replace(good, `"deletedAt":null,`, ``, 1):                       false,
-		strings.Replace(good, `"deletedAt":null`, `"deletedAt":`+at, 1):         true,
-		strings.Replace(good, `"adopted":false`, `"adopted":null`, 1):           false,
-		strings.Replace(good, `"bankId":1`, `"bankId":1024`, 1):                 false,
-		strings.Replace(good, `"bankId":1`, `"bankId":-1`, 1):                   false,
-		strings.Replace(good, `"bankId":1`, `"bankId":1,"x":1`, 1):              false,
+		strings.Replace(good, `"NEW"`, `"OLD"`, 1):                             false,
+		strings.Replace(good, `"deletedAt":null`, `"deletedAt":7`, 1):          false,
+		strings.Replace(good, `"deletedAt":null,`, ``, 1):                      false,
+		strings.Replace(good, `"deletedAt":null`, `"deletedAt":`+at, 1):        true,
+		strings.Replace(good, `"adopted":false`, `"adopted":null`, 1):          false,
+		strings.Replace(good, `"bankId":1`, `"bankId":1024`, 1):                false,
+		strings.Replace(good, `"bankId":1`, `"bankId":-1`, 1):                  false,
+		strings.Replace(good, `"bankId":1`, `"bankId":1,"x":1`, 1):             false,
 		strings.Replace(good, `"adopted":false`, `"adopted":false,"new":1`, 1): true, // it grows
 	} {
 		var v any

@@ -32,12 +32,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // site is a running server with its REST API.
 type site struct {
-	t     *testing.T
-	net   *testnet.Net
-	state *server.State
-	log   *logtest.Hook
-	http.Handler
-	stop func()
+	t            *testing.T
+	net          *testnet.Net
+	state        *server.State
+	log          *logtest.Hook
+	http.Handler              // that checks its answers
+	raw          http.Handler // that doesn't
+	stop         func()
 }
 
 // inSite runs a test with a server in virtual time. Its clock begins at 2000-01-01T00:00:00Z.
@@ -63,7 +64,8 @@ func inSite(t *testing.T, test func(t *testing.T, s *site)) {
 			})
 		}()
 		s.state = <-state
-		s.Handler = Handler(s.state, log.WithField("cat", "DREST"))
+		s.raw = Handler(s.state, log.WithField("cat", "DREST"))
+		s.Handler = checked(t, s.raw)
 		s.stop = func() {
 			cancel()
 			if err := <-ended; err != nil {
