@@ -233,7 +233,7 @@ func (j *judge) active() error {
 		if m.State != "ACTIVE" || j.wanted[m1.Bank] != m1.Client {
 			return fmt.Errorf("map %v is %s", m1, m.State)
 		}
-		if at, ok := j.born[m1]; ok && at != m.CreatedAt && j.w.durable {
+		if at, ok := j.born[m1]; ok && at != m.CreatedAt && j.w.disk != nil {
 			return fmt.Errorf("map %v was created at %s, and now at %s", m1, at, m.CreatedAt)
 		}
 		j.born[m1] = m.CreatedAt

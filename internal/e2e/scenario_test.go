@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"remsim/internal/client"
+	"remsim/internal/e2e/rig"
+	"remsim/internal/server/store"
 	"remsim/internal/slot"
 )
 
@@ -48,7 +51,12 @@ func TestScenarios(t *testing.T) {
 				return // more of them say no more
 			}
 			inWorld(t, func(t *testing.T, w *world) {
-				s := &scenario{world: w, judge: newJudge(w), r: rand.New(rand.NewPCG(seed, 0))}
+				if seed%3 > 0 {
+					w.server.stop()
+					w.disk = store.Memory()
+					w.startServer()
+				}
+				s := &scenario{world: w, judge: newJudge(w), r: rand.New(rand.NewPCG(seed, 0)), rivals: map[slot.Client]*program{}}
 				defer func() {
 					if t.Failed() {
 						failed.Add(1)
@@ -71,7 +79,9 @@ type scenario struct {
 	victims []*victim
 	theme   theme
 	busy    []chan struct{} // has each client send a command
-	rivals  []*program      // second clients with the id of another one
+	// rivals are second clients with the id of another one.
+	rivals map[slot.Client]*program
+	open   []rig.Op // that the server was killed in the middle of
 }
 
 // A victim is a program that faults happen to.
@@ -151,6 +161,11 @@ func (s *scenario) populate() {
 	}
 }
 
+// victim returns the program of a client.
+func (s *scenario) victim(c slot.Client) *victim {
+	return s.victims[slices.IndexFunc(s.victims, func(v *victim) bool { return v.name == "client "+c.String() })]
+}
+
 // losses are how commands may fail when a card, a bankd, a map or a line goes, or the modem resets the card.
 var losses = []error{client.ErrNoCard, client.ErrGone, client.ErrReset}
 
@@ -192,13 +207,13 @@ var themes = []theme{
 	{"server", []func(*scenario){to((*scenario).fault, 0), to((*scenario).restart, 0), to((*scenario).kill, 0), (*scenario).repair}},
 	{"a bankd", []func(*scenario){to((*scenario).fault, 1), to((*scenario).restart, 1), to((*scenario).kill, 1), (*scenario).repair}},
 	{"a client", []func(*scenario){to((*scenario).fault, 4), to((*scenario).restart, 4), (*scenario).repair, (*scenario).reset, (*scenario).rival}},
-	{"maps", []func(*scenario){(*scenario).put, (*scenario).put, (*scenario).remove, (*scenario).conflict}},
+	{"maps", []func(*scenario){(*scenario).put, (*scenario).bulk, (*scenario).remove, (*scenario).conflict}},
 	{"cards", []func(*scenario){(*scenario).pull, (*scenario).insert, (*scenario).reset}},
-	{"maps and server", []func(*scenario){(*scenario).put, (*scenario).remove, to((*scenario).fault, 0), to((*scenario).restart, 0), (*scenario).repair}},
+	{"maps and server", []func(*scenario){(*scenario).put, (*scenario).bulk, (*scenario).remove, (*scenario).interrupt, to((*scenario).fault, 0), to((*scenario).restart, 0), (*scenario).repair}},
 }
 
 var anything = []func(*scenario){
-	(*scenario).put, (*scenario).put, (*scenario).put, (*scenario).put, (*scenario).remove, (*scenario).conflict,
+	(*scenario).put, (*scenario).put, (*scenario).put, (*scenario).bulk, (*scenario).remove, (*scenario).interrupt, (*scenario).conflict,
 	toAny((*scenario).fault), toAny((*scenario).fault), toAny((*scenario).fault), toAny((*scenario).restart), toAny((*scenario).kill),
 	(*scenario).repair, (*scenario).repair, (*scenario).pull, (*scenario).insert, (*scenario).reset, (*scenario).rival,
 }
@@ -237,7 +252,7 @@ func (s *scenario) fault(v *victim) {
 
 // kill ends a victim until the next repair.
 func (s *scenario) kill(v *victim) {
-	if v.dead || v == s.victims[0] && !s.durable {
+	if v.dead || v == s.victims[0] && s.disk == nil {
 		return // what a server without a durable store owes is gone
 	}
 	v.meddle()
@@ -249,7 +264,7 @@ func (s *scenario) kill(v *victim) {
 func (s *scenario) restart(v *victim) {
 	switch {
 	case v.dead:
-	case v == s.victims[0] && !s.durable:
+	case v == s.victims[0] && s.disk == nil:
 		s.replaceServer()
 	default:
 		s.kill(v)
@@ -265,10 +280,15 @@ func (s *scenario) revive(v *victim) {
 	}
 	s.do(v.start, "%s is started", v.name)
 	v.dead = false
-	if v == s.victims[0] {
-		if err := s.kept(); err != nil {
-			s.t.Errorf("after a restart: %v", err)
-		}
+	if v != s.victims[0] {
+		return
+	}
+	s.settleWrite()
+	if err := s.kept(); err != nil {
+		s.t.Errorf("after a restart: %v", err)
+	}
+	if n, err := s.api.Starts(); err != nil || n != s.starts {
+		s.t.Errorf("the restart counter is %d, %v, after %d starts", n, err, s.starts)
 	}
 }
 
@@ -284,10 +304,11 @@ func (s *scenario) repair() {
 
 // peace ends all faults.
 func (s *scenario) peace() {
-	for _, p := range s.rivals {
+	for c, p := range s.rivals {
 		p.kill()
+		s.restart(s.victim(c)) // what the server told one of them, the other one may have missed
 	}
-	s.rivals = nil
+	clear(s.rivals)
 	s.repair()
 	for _, v := range s.victims {
 		v.program().host.Delay(0)
@@ -342,8 +363,12 @@ func (s *scenario) anyClient() slot.Client {
 
 // put maps a client to a slot, in place of the maps that either has.
 func (s *scenario) put() {
-	m := slot.Map{Bank: s.anySlot(), Client: s.anyClient()}
+	m := s.anyMap()
 	if !s.askable() || s.wanted[m.Bank] == m.Client {
+		return
+	}
+	if s.r.IntN(2) == 0 {
+		s.write("put", rig.Op{Op: "put", Map: m})
 		return
 	}
 	s.do(func() {
@@ -359,6 +384,127 @@ func (s *scenario) put() {
 		s.world.create(m)
 		s.created(m)
 	}, "map %v", m)
+}
+
+// anyMap returns some client with some bank slot.
+func (s *scenario) anyMap() slot.Map { return slot.Map{Bank: s.anySlot(), Client: s.anyClient()} }
+
+// bulk changes several maps in one transaction.
+func (s *scenario) bulk() {
+	if s.askable() {
+		s.write("bulk", s.someOps()...)
+	}
+}
+
+// someOps returns operations that can be done one after the other.
+func (s *scenario) someOps() (ops []rig.Op) {
+	maps := maps.Clone(s.wanted)
+	for range 1 + s.r.IntN(4) {
+		op := rig.Op{Op: "put", Map: s.anyMap()}
+		if _, ok := maps[op.Bank]; ok && s.r.IntN(3) == 0 {
+			op.Op = "delete"
+		}
+		apply(maps, op)
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+// apply does to maps what an operation does.
+func apply(all map[slot.Bank]slot.Client, op rig.Op) {
+	if op.Op == "put" {
+		maps.DeleteFunc(all, func(b slot.Bank, c slot.Client) bool { return c == op.Client })
+		all[op.Bank] = op.Client
+	} else {
+		delete(all, op.Bank)
+	}
+}
+
+// request sends a write to the server.
+func (s *scenario) request(how string, ops []rig.Op) error {
+	if how == "put" {
+		return s.api.Put(ops[0].Map)
+	}
+	return s.api.Bulk(ops)
+}
+
+// write changes maps by version 2.
+func (s *scenario) write(how string, ops ...rig.Op) {
+	s.do(func() {
+		if err := s.request(how, ops); err != nil {
+			s.t.Error(err)
+		}
+		s.written(ops)
+	}, "%s %v", how, ops)
+}
+
+// written says that the server has done operations.
+func (s *scenario) written(ops []rig.Op) {
+	before := maps.Clone(s.wanted)
+	for _, op := range ops {
+		apply(s.wanted, op)
+	}
+	for b, c := range before {
+		if s.wanted[b] != c {
+			s.meddle(c)
+			delete(s.born, slot.Map{Bank: b, Client: c})
+		}
+	}
+	for b, c := range s.wanted {
+		if before[b] != c {
+			s.meddle(c)
+			delete(s.born, slot.Map{Bank: b, Client: c})
+		}
+	}
+	for _, op := range ops { // a bulk may end a map and make it again
+		s.meddle(op.Client)
+		s.meddle(before[op.Bank])
+		delete(s.born, op.Map)
+	}
+}
+
+// interrupt kills the server while it is asked to change maps, so that nobody knows whether it has done so.
+func (s *scenario) interrupt() {
+	if !s.askable() || s.disk == nil {
+		return
+	}
+	how, ops := "bulk", s.someOps()
+	if ops[0].Op == "put" && s.r.IntN(2) == 0 {
+		how, ops = "put", ops[:1]
+	}
+	after := time.Duration(s.r.IntN(8)) * time.Millisecond
+	s.do(func() {
+		answer := make(chan error, 1)
+		go func() { answer <- s.request(how, ops) }()
+		time.Sleep(after)
+		s.kill(s.victims[0])
+		if <-answer == nil {
+			s.written(ops)
+		} else {
+			s.open = ops
+		}
+	}, "%s %v, and after %v", how, ops, after)
+}
+
+// settleWrite finds out what became of an unanswered write: all of it was done, or nothing.
+func (s *scenario) settleWrite() {
+	if s.open == nil {
+		return
+	}
+	if states, err := s.api.SlotMaps(); err != nil {
+		s.t.Error(err)
+	} else if has := byBank(states); !maps.Equal(has, s.wanted) {
+		s.written(s.open) // then these must be the server's maps
+	}
+	s.open = nil
+}
+
+func byBank(states map[slot.Map]string) map[slot.Bank]slot.Client {
+	all := map[slot.Bank]slot.Client{}
+	for m := range states {
+		all[m.Bank] = m.Client
+	}
+	return all
 }
 
 func (s *scenario) delete(b slot.Bank) {
@@ -431,11 +577,11 @@ func (s *scenario) reset() {
 // rival starts a second client with the id of another one.
 func (s *scenario) rival() {
 	c := slot.Client{ID: uint16(s.r.IntN(newClients) + 1)}
-	if len(s.rivals) > 1 {
+	if s.rivals[c] != nil {
 		return
 	}
 	s.meddle(c)
 	s.do(func() {
-		s.rivals = append(s.rivals, s.startClientOn(fmt.Sprintf("10.0.4.%d", len(s.rivals)+1), c).program)
+		s.rivals[c] = s.startClientOn(fmt.Sprintf("10.0.4.%d", c.ID), c).program
 	}, "a second %v", c)
 }

@@ -57,7 +57,8 @@ type world struct {
 	sent      atomic.Uint32  // commands of all clients
 	keepAlive link.KeepAlive // of programs that are started from now on
 	clients   map[slot.Client]*modem
-	durable   bool // the server's store outlives it
+	disk      server.Store // that the server's store is on; nil: the server forgets
+	starts    int          // of servers with that disk
 	// plainBankd and plainClients are such as the C programs; nil: there are none.
 	plainBankd   *plainBankd
 	plainClients map[slot.Client]*plainClient
@@ -116,6 +117,7 @@ type program struct {
 	name   string
 	host   *testnet.Host
 	down   bool                            // by setDown
+	killed func()                          // called when it is killed; may be nil
 	report atomic.Pointer[func(io.Writer)] // what it writes on demand; nil: nothing
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -168,10 +170,13 @@ func (p *program) stop() {
 	}
 }
 
-// kill ends the program as SIGKILL does: nothing it would say at its end gets out, and its
+// kill ends the program as SIGKILL does: nothing it would say or store at its end gets out, and its
 // connections are reset.
 func (p *program) kill() {
 	p.host.Down()
+	if p.killed != nil {
+		p.killed()
+	}
 	p.cancel()
 	<-p.done
 	p.host.Cut()
@@ -179,12 +184,42 @@ func (p *program) kill() {
 }
 
 func (w *world) startServer() {
+	env := server.Env{Log: w.log, REST: rest.Serve}
+	ejected := new(atomic.Bool)
+	if w.disk != nil {
+		env.Store = &mounted{w.disk, ejected}
+		w.starts++
+	}
 	w.server = w.start("server", serverAddr, func(ctx context.Context, h *testnet.Host) error {
+		env.Net = h
 		return server.Run(ctx, server.Config{
 			RSPROListen: ":9998", RESTListen: ":9997", Name: "server", Version: "1", KeepAlive: w.keepAlive,
-		}, server.Env{Net: h, Log: w.log, REST: rest.Serve})
+		}, env)
 	})
+	w.server.killed = func() { ejected.Store(true) }
 	w.eventually("REST answers", func() error { _, err := w.api.SlotMaps(); return err })
+}
+
+// mounted is a store that takes the time of a disk, and is there as long as the program is.
+type mounted struct {
+	server.Store
+	ejected *atomic.Bool
+}
+
+var errEjected = errors.New("the process was killed")
+
+// Commit implements server.Store. A process may be killed before the commit and, with nobody told, after it.
+func (m *mounted) Commit(ctx context.Context, base uint64, changes []server.Change) (uint64, error) {
+	time.Sleep(time.Duration(1+base%3) * time.Millisecond)
+	if m.ejected.Load() {
+		return 0, errEjected
+	}
+	revision, err := m.Store.Commit(ctx, base, changes)
+	time.Sleep(time.Duration(1+base%3) * time.Millisecond)
+	if m.ejected.Load() {
+		return 0, errEjected
+	}
+	return revision, err
 }
 
 const (

@@ -52,6 +52,39 @@ func (a API) Delete(b slot.Bank) error {
 	return a.do(http.MethodDelete, fmt.Sprintf("/slotmaps/%d", uint32(b.ID)<<16|uint32(b.Slot)), nil, http.StatusOK, nil)
 }
 
+// Put has a bank slot have a map of a client slot, in place of the maps that they are in (version 2).
+func (a API) Put(m slot.Map) error {
+	body := fmt.Appendf(nil, `{"client":{"clientId":%d,"slotNr":%d}}`, m.Client.ID, m.Client.Slot)
+	return a.request(http.MethodPut, "/api/v2/slotmaps/"+m.Bank.String(), body, http.StatusOK, nil)
+}
+
+// An Op is a part of a bulk: create, put or delete.
+type Op struct {
+	Op string
+	slot.Map
+}
+
+// Bulk does many things to maps, or none of them (version 2).
+func (a API) Bulk(ops []Op) error {
+	body := []byte(`{"operations":[`)
+	for i, op := range ops {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = fmt.Appendf(body, `{"op":%q,"bank":{"bankId":%d,"slotNr":%d}`, op.Op, op.Bank.ID, op.Bank.Slot)
+		if op.Op != "delete" {
+			body = fmt.Appendf(body, `,"client":{"clientId":%d,"slotNr":%d}`, op.Client.ID, op.Client.Slot)
+		}
+		body = append(body, '}')
+	}
+	return a.request(http.MethodPost, "/api/v2/slotmaps/bulk", append(body, "]}"...), http.StatusOK, nil)
+}
+
+// Starts returns how often the server was started with what it has stored.
+func (a API) Starts() (n int, err error) {
+	return n, a.do(http.MethodGet, "/restart-counter", nil, http.StatusOK, &n)
+}
+
 // Reset deletes all maps.
 func (a API) Reset() error { return a.do(http.MethodPost, "/global-reset", nil, http.StatusOK, nil) }
 
@@ -169,7 +202,7 @@ func (a API) request(method, path string, body []byte, want int, v any) error {
 	if err != nil {
 		return err
 	}
-	if res.StatusCode != want {
+	if res.StatusCode != want && (method != http.MethodPut || res.StatusCode != http.StatusCreated) {
 		return fmt.Errorf("%s %s: %s %s", method, path, res.Status, strings.TrimSpace(string(text)))
 	}
 	if v == nil {
