@@ -253,14 +253,43 @@ func (d *device) Unplug() {
 	}
 }
 
-// do has modem i do something with its SIM.
+// do has modem i do something with its SIM, in the test's goroutine.
 func (d *device) do(i int, f func(ctx context.Context, t *modem.Terminal)) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
 	if err := d.modems[i].Do(ctx, f); err != nil {
-		d.t.Fatal(err)
+		d.t.Fatalf("modem %d of %s: %v", i, d.path, err)
 	}
+}
+
+// begin has modem i do something with its SIM meanwhile, and returns what waits for its end.
+func (d *device) begin(i int, f func(ctx context.Context, t *modem.Terminal) error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		defer cancel()
+		var err error
+		if e := d.modems[i].Do(ctx, func(ctx context.Context, t *modem.Terminal) { err = f(ctx, t) }); e != nil && err == nil {
+			err = e
+		}
+		done <- err
+	}()
+	return func() error { return <-done }
+}
+
+// ask has modem i send a command and compares the response. After a fault the modem resets the card.
+func (d *device) ask(i int, command, want []byte) (wait func() error) {
+	return d.begin(i, func(ctx context.Context, t *modem.Terminal) error {
+		x, err := t.Transmit(ctx, command)
+		if err == nil && !bytes.Equal(x.Response, want) {
+			return fmt.Errorf("command %x is answered %x, want %x", command, x.Response, want)
+		}
+		if err != nil {
+			_, _ = t.WarmReset(ctx)
+		}
+		return err
+	})
 }
 
 // operational waits until modem i uses the SIM of a bankd.

@@ -44,8 +44,10 @@ const (
 
 // Times of the firmware.
 const (
-	// atrDelay is from RST being released to the ATR: 40,000 clock cycles at most (ISO 7816-3 6.2.2).
-	atrDelay = 5 * time.Millisecond
+	// atrDelay is from RST being released to the ATR, in clock cycles: 400 to 40,000 (ISO 7816-3 6.2.2).
+	atrDelay = 20000
+	// guardTime is from one byte to the next, in etu (ISO 7816-3 7.2).
+	guardTime = 12
 	// defaultWI is the waiting integer without TC2 (ISO 7816-3 10.2).
 	defaultWI = 10
 )
@@ -96,7 +98,8 @@ type Slot struct {
 
 // Stats counts what a slot has seen since it was made.
 type Stats struct {
-	Dropped  int // messages to the host that gave way to newer ones
+	Dropped  int // messages at the bulk endpoint that gave way to newer ones
+	Missed   int // the same at the interrupt endpoint: the host has only seen the later ones
 	Ignored  int // TX_DATA in a state in which the firmware drops it
 	Strange  int // messages of the host that the firmware doesn't know, or can't understand
 	Stale    int // commands that were answered by what had come before them
@@ -154,7 +157,8 @@ func (s *Slot) boot() {
 
 // count adds what the pipes have dropped to the statistics.
 func (s *Slot) count() {
-	s.stats.Dropped += s.bulk.dropped + s.irq.dropped
+	s.stats.Dropped += s.bulk.dropped
+	s.stats.Missed += s.irq.dropped
 	s.bulk.dropped, s.irq.dropped = 0, 0
 }
 
@@ -167,7 +171,10 @@ func (s *Slot) enter(next state) {
 		s.queue, s.got, s.sent = nil, nil, nil
 		s.setParameters(1, 1, defaultWI)
 	case waitATR:
-		s.stopTimer = s.board.after(atrDelay, func() {
+		// Alone of all that is sent, the ATR takes the time that it does on a wire: a host relies on having been
+		// told of the end of a reset before a command comes.
+		cycles := atrDelay + guardTime*factorF[1]*float64(len(s.atr))
+		s.stopTimer = s.board.after(time.Duration(cycles/s.board.config.Frequency*float64(time.Second)), func() {
 			s.enter(inATR)
 			s.wi = waitingInteger(s.atr)
 			s.send(s.atr...)

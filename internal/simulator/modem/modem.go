@@ -4,7 +4,6 @@ package modem
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -51,10 +50,10 @@ type State struct {
 	InReset bool   // the reset line is asserted
 }
 
-// A job is what a modem does besides its script.
+// A job is what a modem does besides its script, in the goroutine of who wants it.
 type job struct {
-	do   func(context.Context, *Terminal)
-	done chan struct{}
+	granted chan context.Context // gets that of the modem's life until it starts anew
+	done    chan struct{}
 }
 
 // New returns a modem in a slot. It does nothing before Run.
@@ -84,24 +83,21 @@ func (m *Modem) update(f func(*State)) {
 	f(&m.state)
 }
 
-// ErrRestarted is the error of what was not finished when the modem started anew.
-var ErrRestarted = errors.New("modem: it has started anew")
-
-// Do has the modem do something with its SIM as soon as its script has ended, and waits for that. f's context ends
-// when the modem starts anew; a modem that does so before f is called calls it later.
+// Do calls f when the modem's script has ended and nobody else does anything with its SIM. f's context ends when the modem
+// starts anew, which waits for f's return.
 func (m *Modem) Do(ctx context.Context, f func(context.Context, *Terminal)) error {
-	j := job{f, make(chan struct{})}
+	j := job{make(chan context.Context, 1), make(chan struct{})}
 	select {
 	case m.jobs <- j:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	select {
-	case <-j.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	defer close(j.done)
+	life, cancel := context.WithCancel(<-j.granted)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	f(life, &m.terminal)
+	return ctx.Err()
 }
 
 // Run runs the modem until ctx ends.
@@ -163,8 +159,8 @@ func (m *Modem) session(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case j := <-m.jobs:
-			j.do(ctx, t)
-			close(j.done)
+			j.granted <- ctx
+			<-j.done
 		}
 	}
 }

@@ -67,10 +67,16 @@ const (
 // (ISO 7816-3 6.2.2, 7.2), and more, for an emulator that doesn't run in real time.
 const atrTimeout = 2 * time.Second
 
+// hold is how long a modem leaves the contacts as they are when it switches a card on or resets it. Those of ISO 7816-3 6.2 are minima,
+// of 400 clock cycles and less.
+const hold = 5 * time.Millisecond
+
 // PowerUp powers the card up, or down and up again, and returns its ATR (ISO 7816-3 6.2).
 func (t *Terminal) PowerUp(ctx context.Context) ([]byte, error) {
 	t.PowerDown()
+	time.Sleep(hold)
 	t.Slot.SetVCC(true)
+	time.Sleep(hold)
 	t.Slot.SetCLK(true)
 	return t.release(ctx)
 }
@@ -92,6 +98,7 @@ func (t *Terminal) WarmReset(ctx context.Context) ([]byte, error) {
 
 func (t *Terminal) release(ctx context.Context) ([]byte, error) {
 	t.dead, t.atr = false, nil
+	time.Sleep(hold)
 	t.Slot.SetRST(false)
 	if !t.Slot.Remote() {
 		t.atr = t.LocalATR
