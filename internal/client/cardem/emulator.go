@@ -38,11 +38,13 @@ type emulator struct {
 
 	mu       sync.Mutex // never held while anything is waited for
 	segments *simtrace.Segmenter
-	present  *exchange     // the modem's command; nil: it waits for no answer
-	phys     slot.Phys     // the contacts
-	waiting  time.Duration // how long modem and card wait for each other's bytes
-	failures int           // of writes in a row
-	gone     bool          // there is no device any more
+	present  *exchange        // the modem's command; nil: it waits for no answer
+	phys     slot.Phys        // the contacts
+	waiting  time.Duration    // how long modem and card wait for each other's bytes
+	early    *simtrace.RxData // a header that came before the status that ends the reset
+	earlyAt  time.Time
+	failures int  // of writes in a row
+	gone     bool // there is no device any more
 	noise    noise
 
 	// Of the Core's calls.
@@ -72,6 +74,9 @@ const (
 	// fastestClock is the highest frequency of CLK in Hz (ISO 7816-3 5.2.3). By it a waiting time is
 	// never longer than the modem's own.
 	fastestClock = 5_000_000
+	// lateStatus is how much later than a command the status may come that was sent before it, from the other endpoint: as
+	// long as this computer is busy with something else.
+	lateStatus = 2 * time.Second
 )
 
 // technicalProblem is what the modem is answered when no card does (ISO 7816-4 5.6: no precise diagnosis).
@@ -214,15 +219,24 @@ func (e *emulator) status(m *simtrace.Status) {
 		VCC:   slot.Of(m.Flags&simtrace.VCC != 0),
 		CLK:   slot.Of(m.Flags&simtrace.CLK != 0),
 	}
+	var early *simtrace.RxData
 	e.mu.Lock()
 	e.phys = p
 	e.waiting = m.Waiting(fastestClock)
 	if down(p) {
 		e.void()
 		e.segments.Reset()
+	} else {
+		if time.Since(e.earlyAt) < lateStatus {
+			early = e.early
+		}
+		e.early = nil
 	}
 	e.mu.Unlock()
 	e.core.Status(p)
+	if early != nil {
+		e.message(early)
+	}
 }
 
 // down reports whether a card is in reset, or without power.
@@ -234,6 +248,11 @@ func (e *emulator) received(m *simtrace.RxData) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if down(e.phys) {
+		if ready && m.Flags&simtrace.Header != 0 {
+			// Without a header the modem would wait for ever: the device sees to its patience.
+			e.early, e.earlyAt = m, time.Now()
+			return nil
+		}
 		return fmt.Errorf("%d bytes while the modem holds the card in reset", len(m.Data))
 	}
 	if m.Flags&simtrace.Header != 0 {
@@ -388,6 +407,7 @@ func (e *emulator) Remote(ctx context.Context, on bool) {
 	e.mu.Unlock()
 	e.failed("SIM_SELECT", ctx, e.send(ctx, &simtrace.SimSelect{Remote: on}))
 	if on {
+		e.shown = nil // whatever the device has
 		e.setATR(ctx)
 	}
 }
