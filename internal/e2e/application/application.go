@@ -37,7 +37,7 @@ const (
 	Connect    = "connect"    // to the card in Reader, for it alone when Exclusive, powering it up where needed
 	Reconnect  = "reconnect"  // after How was done to the card; Reply.ATR
 	Disconnect = "disconnect" // after How was done to the card
-	Transmit   = "transmit"   // Data, Count times (0: once); Reply.Data is the last answer, Reply.Times how long each took
+	Transmit   = "transmit"   // Data, Count times (0: once); Reply.Data is the last answer, or the reply says how the last one failed; Reply.Times is how long each took
 	Features   = "features"   // Reply.Data is the answer to CM_IOCTL_GET_FEATURE_REQUEST (PC/SC part 10 2.2)
 )
 

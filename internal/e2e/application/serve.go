@@ -108,9 +108,7 @@ func (s *server) use(r Request, reply *Reply) (err error) {
 	case Transmit:
 		for range max(r.Count, 1) {
 			begin := time.Now()
-			if reply.Data, err = s.card.Transmit(r.Data); err != nil {
-				return err
-			}
+			reply.Data, err = s.card.Transmit(r.Data)
 			reply.Times = append(reply.Times, time.Since(begin))
 		}
 	case Features:

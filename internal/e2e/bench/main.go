@@ -13,16 +13,21 @@ import (
 	"strings"
 	"time"
 
+	"remsim/internal/e2e/application"
 	"remsim/internal/e2e/rig"
 )
 
 var samples = flag.Int("n", 4000, "`COUNT` of commands of each way to a card")
 
 func main() {
+	application.Main()
 	flag.Parse()
 	os.Exit(rig.Run(func(bin string) int {
 		b := &bench{bin: bin, out: os.Stdout}
-		err := b.run()
+		err := rig.BuildDriver(bin)
+		if err == nil {
+			err = b.run()
+		}
 		b.stop()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -57,6 +62,7 @@ func (b *bench) run() error {
 		{"Codec", (*bench).codec},
 		{"Slot maps", (*bench).maps},
 		{"Size and start", (*bench).footprint},
+		{"The PC/SC driver in pcscd", (*bench).hosts},
 	} {
 		fmt.Fprintf(b.out, "## %s\n\n", section.title)
 		err := section.measure(b)

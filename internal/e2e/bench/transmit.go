@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,18 +41,44 @@ func check(answer []byte) error {
 // A way is one way for a command to a card.
 type way struct {
 	name     string
-	c        string // what the C suite took: median, p99
-	exchange func() error
+	c        string                      // what the C suite took: median, p99
+	exchange func() error                // one command; nil where there is
+	batch    func(n int) (series, error) // so many of them, in another process
 	took     series
 }
 
-// Bank slots and the readers of their cards; the last one is a card in software, without a reader.
+// measure adds how long n commands take.
+func (w *way) measure(n int) error {
+	if w.batch != nil {
+		took, err := w.batch(n)
+		w.took = append(w.took, took...)
+		return err
+	}
+	for range n {
+		if err := w.took.measure(w.exchange); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Ways that are compared.
+const (
+	wayDirect = "SCardTransmit → pcscd → virtual card"
+	wayCore   = "client core → bankd → pcscd → virtual card"
+	wayShell  = "remsim-client-shell → bankd → pcscd → virtual card"
+	wayDriver = "SCardTransmit → pcscd → driver → bankd → pcscd → virtual card"
+)
+
+// Bank slots and the readers of their cards; those from softSlot up are cards in software, without a reader.
 const (
 	coreSlot = iota
 	rawSlot
 	shellSlot
+	driverSlot
 	softSlot
 	softRawSlot
+	softDriverSlot
 	benchSlots
 )
 
@@ -64,10 +91,8 @@ func (b *bench) transmit() error {
 	const round = 200
 	for n := -1; n < *samples/round; n++ { // the first round warms up
 		for _, w := range ways {
-			for range round {
-				if err := w.took.measure(w.exchange); err != nil {
-					return fmt.Errorf("%s: %w", w.name, err)
-				}
+			if err := w.measure(round); err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
 			}
 			if n < 0 {
 				w.took = nil
@@ -79,9 +104,13 @@ func (b *bench) transmit() error {
 		rows = append(rows, []string{w.name, micros(w.took.quantile(0.5)), micros(w.took.quantile(0.99)), w.c, fmt.Sprint(len(w.took))})
 	}
 	table(b.out, rows...)
-	direct, core := ways[0].took.quantile(0.5), ways[1].took.quantile(0.5)
+	median := func(name string) time.Duration {
+		return ways[slices.IndexFunc(ways, func(w *way) bool { return w.name == name })].took.quantile(0.5)
+	}
 	fmt.Fprintf(b.out, "The way over client core and bankd takes %s more than SCardTransmit alone, on the same card in the\n"+
-		"same run (%d commands of each in turn). \"Virtual card\" is one of `remsim-simulator cards` behind vpcd.\n\n", micros(core-direct), round)
+		"same run (%d commands of each in turn). \"Virtual card\" is one of `remsim-simulator cards` behind vpcd. The driver takes\n"+
+		"%s more than the shell; a command that it refuses shows what application, pcscd and the call of the\n"+
+		"driver alone take.\n\n", micros(median(wayCore)-median(wayDirect)), round, micros(median(wayDriver)-median(wayShell)))
 	return nil
 }
 
@@ -126,6 +155,14 @@ func (b *bench) ways() ([]*way, error) {
 	if err != nil {
 		return nil, err
 	}
+	driver, err := b.driver(driverSlot)
+	if err != nil {
+		return nil, err
+	}
+	softDriver, err := b.driver(softDriverSlot)
+	if err != nil {
+		return nil, err
+	}
 	card := softsim.New(simulator.Profile(0))
 	onCard := func(c bankd.Card) func() error {
 		return func() error {
@@ -137,12 +174,15 @@ func (b *bench) ways() ([]*way, error) {
 		}
 	}
 	return []*way{
-		{name: "SCardTransmit → pcscd → virtual card", c: "107-126, 215-261 µs", exchange: onCard(direct)},
-		{name: "client core → bankd → pcscd → virtual card", c: "–", exchange: core},
+		{name: wayDirect, c: "107-126, 215-261 µs", exchange: onCard(direct)},
+		{name: wayCore, c: "–", exchange: core},
 		{name: "raw RSPRO → bankd → pcscd → virtual card", c: "192-254, 325-373 µs", exchange: raw},
-		{name: "remsim-client-shell → bankd → pcscd → virtual card", c: "289-312, 468-718 µs", exchange: shell},
+		{name: wayShell, c: "289-312, 468-718 µs", exchange: shell},
+		{name: wayDriver, c: "–", batch: driver.exchange},
 		{name: "client core → bankd → softsim", c: "–", exchange: soft},
 		{name: "raw RSPRO → bankd → softsim", c: "–", exchange: softRaw},
+		{name: "SCardTransmit → pcscd → driver → bankd → softsim", c: "–", batch: softDriver.exchange},
+		{name: "SCardTransmit → pcscd → driver, which refuses the command", c: "–", batch: softDriver.refused},
 		{name: "softsim alone", c: "–", exchange: onCard(card)},
 	}, nil
 }
