@@ -131,13 +131,15 @@ func (j *journal) add(format string, a ...any) {
 }
 
 // take returns what came since the last time, when nothing more can come without time passing.
-func (j *journal) take() string {
+func (j *journal) take() string { return strings.Join(j.all(), ", ") }
+
+func (j *journal) all() []string {
 	synctest.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s := strings.Join(j.lines, ", ")
+	lines := j.lines
 	j.lines = nil
-	return s
+	return lines
 }
 
 // A world is a client of a fake device on a network in memory, with a server and a bankd that the test plays.
