@@ -70,6 +70,15 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 			})
 		},
 	}
+	o.flags(cmd, &cfg)
+	log.Flags(cmd.Flags(), true)
+	cmd.AddCommand(doctorCommand())
+	daemon.Manual(cmd, 8, manual, gsmtap.Manual, link.Manual)
+	return cmd
+}
+
+// flags adds the options of a bankd to cmd.
+func (o *options) flags(cmd *cobra.Command, cfg *bankd.Config) {
 	fs := cmd.Flags()
 	daemon.HostVar(fs, &o.serverHost, "server-host", "i", "", "the server's name or address")
 	cmd.MarkFlagRequired("server-host")
@@ -88,9 +97,6 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 	cfg.KeepAlive.Flags(fs)
 	cfg.Trace.Flags(fs, "g")
 	daemon.Uint16Var(fs, &o.traceSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only, by --gsmtap-ip and --pcap (default all)")
-	log.Flags(fs, true)
-	daemon.Manual(cmd, 8, manual, gsmtap.Manual, link.Manual)
-	return cmd
 }
 
 // fill puts the options into cfg.

@@ -61,6 +61,7 @@ long as a bankd serves it, and gives the modem its local SIM back at the end.`,
 	cfg.Flags(fs)
 	log.Flags(fs, false)
 	daemon.VersionFlag(fs, "v")
+	cmd.AddCommand(doctorCommand())
 	daemon.Manual(cmd, 1, manual, client.Manual, gsmtap.Manual, link.Manual)
 	return cmd
 }

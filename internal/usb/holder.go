@@ -71,6 +71,22 @@ func (e *BusyError) Error() string {
 type PermissionError struct{ Node string }
 
 func (e *PermissionError) Error() string {
-	return "no permission for " + e.Node + ": install contrib/udev/60-remsim.rules into /etc/udev/rules.d, plug the device anew, " +
-		"and be a member of group plugdev (adduser USER plugdev, then log in again), or run as root"
+	return "no permission for " + e.Node + ": " + PermissionRemedy
+}
+
+// PermissionRemedy is what to do about a PermissionError.
+const PermissionRemedy = "install contrib/udev/60-remsim.rules into /etc/udev/rules.d, plug the device anew, " +
+	"and be a member of group plugdev (adduser USER plugdev, then log in again), or run as root"
+
+// ProgramDriver is what Driver returns of an interface that a program has.
+const ProgramDriver = "usbfs"
+
+// Driver returns what has the interface of t: ProgramDriver, a driver of the kernel, or nothing.
+func (h Host) Driver(t Target) string {
+	d := t.Device
+	link, err := fs.ReadLink(h.Sys, fmt.Sprintf("%s/%s:%d.%d/driver", sysDevices, d.Path, t.Interface.Config, t.Interface.Number))
+	if err != nil {
+		return ""
+	}
+	return path.Base(link)
 }

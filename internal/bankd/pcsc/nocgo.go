@@ -19,5 +19,8 @@ func (Bank) Check(bankd.Slot) error { return errNotBuilt }
 // Open returns an error.
 func (Bank) Open(context.Context, bankd.Slot) (bankd.Card, error) { return nil, errNotBuilt }
 
+// Look returns an error.
+func (Bank) Look(context.Context) ([]bankd.Reader, error) { return nil, errNotBuilt }
+
 // Watch returns an error.
 func (Bank) Watch(context.Context, func([]bankd.Reader)) error { return errNotBuilt }
