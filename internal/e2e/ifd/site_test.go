@@ -54,6 +54,14 @@ func TestMain(m *testing.M) {
 	}, "-race"))
 }
 
+// TestSources has the sources of all programs among what go test looks at before it takes a
+// cached result.
+func TestSources(t *testing.T) {
+	if err := rig.Sources("../../.."); err != nil {
+		t.Error(err)
+	}
+}
+
 // sites counts them: each has ports of its own, so that tests run side by side.
 var sites atomic.Int32
 

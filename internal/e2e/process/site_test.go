@@ -45,16 +45,8 @@ func TestMain(m *testing.M) {
 // TestSources has the sources of all programs among what go test looks at before it takes a
 // cached result: the programs are built, not imported.
 func TestSources(t *testing.T) {
-	for _, dir := range []string{"../../../cmd", "../../../internal"} {
-		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				_, err = os.ReadDir(path)
-			}
-			return err
-		})
-		if err != nil {
-			t.Error(err)
-		}
+	if err := rig.Sources("../../.."); err != nil {
+		t.Error(err)
 	}
 }
 
