@@ -290,8 +290,10 @@ func (s *State) apply(t *txn) {
 	}
 	if t.all {
 		s.adopts = false
-		for _, m := range s.byClient { // adopted ones alone are left
-			s.end(m, time.Now())
+		for _, m := range s.byClient {
+			if m.adopted { // since the transaction was checked
+				s.end(m, time.Now())
+			}
 		}
 	}
 	t.changes = nil

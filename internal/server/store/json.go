@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sort"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -128,44 +127,27 @@ func list[T any](e *encoder, name string, l []T, of func(T) any) {
 
 // Parse reads what Export has written. Its errors name the line and the member.
 func Parse(r io.Reader) (server.Snapshot, error) {
-	lines := &lineReader{r: r}
-	p := &parser{dec: json.NewDecoder(lines)}
-	p.dec.DisallowUnknownFields()
-	err := p.object()
+	data, err := io.ReadAll(r)
 	if err != nil {
-		return server.Snapshot{}, fmt.Errorf("line %d: %w", lines.at(p.offset(err)), err)
+		return server.Snapshot{}, err
+	}
+	p := &parser{
+		dec: json.NewDecoder(bytes.NewReader(data)), banks: map[slot.Bank]bool{}, clients: map[slot.Client]bool{}, owed: map[slot.Map]bool{},
+		untold: map[slot.Client]bool{}, keys: map[server.ClientKey]bool{}, given: map[slot.Client]bool{},
+	}
+	p.dec.DisallowUnknownFields()
+	if err := p.object(); err != nil {
+		// What it is about begins after what separates it from what was read before.
+		before := data[:len(data)-len(bytes.TrimLeft(data[p.from:], " \t\r\n,:"))]
+		return server.Snapshot{}, fmt.Errorf("line %d: %w", 1+bytes.Count(before, []byte("\n")), err)
 	}
 	return p.s, nil
 }
 
-// A lineReader counts lines.
-type lineReader struct {
-	r    io.Reader
-	n    int64
-	ends []int64
-}
-
-// Read implements io.Reader.
-func (l *lineReader) Read(b []byte) (int, error) {
-	n, err := l.r.Read(b)
-	for i, c := range b[:n] {
-		if c == '\n' {
-			l.ends = append(l.ends, l.n+int64(i))
-		}
-	}
-	l.n += int64(n)
-	return n, err
-}
-
-// at returns the number of the line in which an offset is.
-func (l *lineReader) at(offset int64) int {
-	return 1 + sort.Search(len(l.ends), func(i int) bool { return l.ends[i] >= offset })
-}
-
 type parser struct {
 	dec  *json.Decoder
+	from int64 // where that begins which is read
 	s    server.Snapshot
-	from int64 // where the entry begins that is wrong; 0: where dec is
 	// what was seen
 	banks   map[slot.Bank]bool
 	clients map[slot.Client]bool
@@ -175,27 +157,19 @@ type parser struct {
 	given   map[slot.Client]bool
 }
 
-// offset returns where err is about.
-func (p *parser) offset(err error) int64 {
-	var syntax *json.SyntaxError
-	switch {
-	case errors.As(err, &syntax):
-		return syntax.Offset - 1
-	case p.from > 0:
-		return p.from
-	}
-	return max(p.dec.InputOffset()-1, 0)
+func (p *parser) token() (json.Token, error) {
+	p.from = p.dec.InputOffset()
+	t, err := p.dec.Token()
+	return t, ended(err)
 }
 
-func (p *parser) token(want json.Token, what string) error {
-	t, err := p.dec.Token()
-	if err != nil {
-		return ended(err)
+// expect reads a token that is to be there.
+func (p *parser) expect(want json.Token, what string) error {
+	t, err := p.token()
+	if err == nil && t != want {
+		err = fmt.Errorf("want %s", what)
 	}
-	if t != want {
-		return fmt.Errorf("want %s", what)
-	}
-	return nil
+	return err
 }
 
 // ended words that the input ends too early.
@@ -207,9 +181,7 @@ func ended(err error) error {
 }
 
 func (p *parser) object() error {
-	p.banks, p.clients, p.owed = map[slot.Bank]bool{}, map[slot.Client]bool{}, map[slot.Map]bool{}
-	p.untold, p.keys, p.given = map[slot.Client]bool{}, map[server.ClientKey]bool{}, map[slot.Client]bool{}
-	if err := p.token(json.Delim('{'), "an object"); err != nil {
+	if err := p.expect(json.Delim('{'), "an object"); err != nil {
 		return err
 	}
 	members := []struct {
@@ -224,9 +196,9 @@ func (p *parser) object() error {
 	}
 	seen := map[string]bool{}
 	for p.dec.More() {
-		t, err := p.dec.Token()
+		t, err := p.token()
 		if err != nil {
-			return ended(err)
+			return err
 		}
 		i := slices.IndexFunc(members, func(m struct {
 			name string
@@ -245,7 +217,7 @@ func (p *parser) object() error {
 			return err
 		}
 	}
-	if err := p.token(json.Delim('}'), "the object's end"); err != nil {
+	if err := p.expect(json.Delim('}'), "the object's end"); err != nil {
 		return err
 	}
 	for _, m := range members {
@@ -253,6 +225,7 @@ func (p *parser) object() error {
 			return fmt.Errorf("%s is missing", m.name)
 		}
 	}
+	p.from = p.dec.InputOffset()
 	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("there is more after the object")
 	}
@@ -267,6 +240,7 @@ func (p *parser) object() error {
 
 // decode reads a value.
 func decode(p *parser, name string, to any) error {
+	p.from = p.dec.InputOffset()
 	err := ended(p.dec.Decode(to))
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
@@ -320,11 +294,10 @@ func (p *parser) version(name string) error {
 
 // entries reads a list.
 func entries[T any](p *parser, name string, take func(T) error) error {
-	if err := p.token(json.Delim('['), name+" to be a list"); err != nil {
+	if err := p.expect(json.Delim('['), name+" to be a list"); err != nil {
 		return err
 	}
 	for i := 0; p.dec.More(); i++ {
-		p.from = 0
 		var v T
 		entry := fmt.Sprintf("%s[%d]", name, i)
 		if err := decode(p, entry, &v); err != nil {
@@ -334,7 +307,7 @@ func entries[T any](p *parser, name string, take func(T) error) error {
 			return fmt.Errorf("%s: %w", entry, err)
 		}
 	}
-	return p.token(json.Delim(']'), "the end of "+name)
+	return p.expect(json.Delim(']'), "the end of "+name)
 }
 
 // present fails when a member, which is nil then, is missing.
