@@ -28,8 +28,9 @@ var (
 
 // A plainBankd is such a bankd.
 type plainBankd struct {
-	*program
-	id uint16
+	w       *world
+	program *program
+	id      uint16
 
 	mu   sync.Mutex
 	maps map[uint16]slot.Client // by slot number
@@ -43,7 +44,7 @@ type plainBankd struct {
 const plainID = banks + 1
 
 func (w *world) startPlainBankd() *plainBankd {
-	b := &plainBankd{id: plainID, maps: map[uint16]slot.Client{}, sessions: map[slot.Client]*plainSession{}}
+	b := &plainBankd{w: w, id: plainID, maps: map[uint16]slot.Client{}, sessions: map[slot.Client]*plainSession{}}
 	for nr := range b.turn {
 		b.turn[nr] = make(chan struct{}, 1)
 		b.turn[nr] <- struct{}{}
