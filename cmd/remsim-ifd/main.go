@@ -4,7 +4,7 @@
 //
 //	go build -buildmode=c-shared -o libifd_remsim_client.so ./cmd/remsim-ifd
 //
-// Built as a program it does nothing but write its manual page.
+// Built as a program it only writes its manual page.
 package main
 
 import (
@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"remsim/internal/daemon"
-	"remsim/internal/link"
 )
 
 func main() { daemon.Main(command()) }
@@ -21,12 +20,14 @@ func main() { daemon.Main(command()) }
 func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remsim-ifd",
-		Short: "PC/SC reader driver for a remote SIM",
-		Long:  "A driver by which pcscd shows a reader whose card is remote: PC/SC applications use it as if it were local.",
+		Short: "Reader driver by which PC/SC applications use remote SIMs",
+		Long: `libifd_remsim_client.so is a driver for pcscd, the PC/SC daemon. It shows a reader whose card is remote, so that
+every PC/SC application can use a card in a bank as if it were in a reader of its own computer: pcsc_scan,
+opensc-tool, pySim. The reader is a client of a remsim-server, which says what card is in it.`,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("this is a library for pcscd, to be built by go build -buildmode=c-shared with cgo")
+			return errors.New("this is a library for pcscd, which takes cgo: go build -buildmode=c-shared")
 		},
 	}
-	daemon.Manual(cmd, 8, manual, link.Manual)
+	daemon.LibraryManual(cmd, 8, manual)
 	return cmd
 }

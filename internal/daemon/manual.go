@@ -19,6 +19,7 @@ const (
 	manualSection = "manual section"
 	manualOwn     = "manual"
 	manualShared  = "manual shared"
+	manualLibrary = "manual library"
 	noWork        = "no work of its own" // of a command that others are below: left by prepare
 )
 
@@ -42,6 +43,14 @@ func Manual(cmd *cobra.Command, section int, own string, shared ...string) {
 	cmd.Annotations[manualSection] = fmt.Sprint(section)
 	cmd.Annotations[manualOwn] = own
 	cmd.Annotations[manualShared] = strings.Join(append(shared, manualAll), "\n")
+}
+
+// LibraryManual is Manual for a command that stands for a library: its page has neither synopsis nor options, and
+// nothing that other programs have.
+func LibraryManual(cmd *cobra.Command, section int, own string) {
+	Manual(cmd, section, own)
+	cmd.Annotations[manualShared] = ""
+	cmd.Annotations[manualLibrary] = "yes"
 }
 
 // writeManual writes the manual of cmd, which has gone through prepare, as "manual FORM" asks for. It

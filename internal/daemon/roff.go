@@ -19,18 +19,23 @@ func manPage(cmd *cobra.Command, parts []part) string {
 	r.section("Name")
 	r.text(escape(cmd.Name()) + ` \- ` + escape(strings.ToLower(cmd.Short[:1])+cmd.Short[1:]))
 
-	r.section("Synopsis")
 	subs := manualCommands(cmd)
-	for _, c := range append([]*cobra.Command{cmd}, subs...) {
-		if _, ok := c.Annotations[noWork]; !ok {
-			r.synopsis(c)
+	library := cmd.Annotations[manualLibrary] != ""
+	if !library {
+		r.section("Synopsis")
+		for _, c := range append([]*cobra.Command{cmd}, subs...) {
+			if _, ok := c.Annotations[noWork]; !ok {
+				r.synopsis(c)
+			}
 		}
 	}
 	r.section("Description")
 	r.markdown(cmd.Long)
-	r.section("Options")
-	r.options(manualOptions(cmd, false))
-	r.options(manualOptions(cmd, true))
+	if !library {
+		r.section("Options")
+		r.options(manualOptions(cmd, false))
+		r.options(manualOptions(cmd, true))
+	}
 	if len(subs) > 0 {
 		r.section("Commands")
 		for _, sub := range subs {

@@ -20,24 +20,10 @@ import (
 // doc/manual.md with something about it, that doc/manual.md is what the program says, that
 // mandoc finds nothing wrong with the page, and that there are completions.
 func Check(t *testing.T, command func() *cobra.Command) {
-	var cmd *cobra.Command
-	file, err := os.ReadFile("../../doc/manual.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc := string(file)
-	ask := func(args ...string) string {
-		t.Helper()
-		cmd = command()
-		var out, errOut bytes.Buffer
-		if status := daemon.Execute(t.Context(), cmd, args, &out, &errOut); status != 0 || out.Len() == 0 || errOut.Len() > 0 {
-			t.Fatalf("%q: status %d, %d bytes of output, error %q", args, status, out.Len(), &errOut)
-		}
-		return out.String()
-	}
-
-	page := ask("manual", "man")
-	for _, c := range append(cmd.Commands(), cmd) {
+	p := program{T: t, command: command}
+	page := p.ask("manual", "man")
+	doc := p.doc()
+	for _, c := range append(p.cmd.Commands(), p.cmd) {
 		c.Flags().VisitAll(func(f *pflag.Flag) {
 			head := `\fB\-\-` + strings.ReplaceAll(f.Name, "-", `\-`) + `\fR`
 			name := "`--" + f.Name
@@ -57,29 +43,71 @@ func Check(t *testing.T, command func() *cobra.Command) {
 		})
 	}
 
-	// What programs share stands there once.
-	texts := []string{ask("manual", "markdown")}
-	for _, s := range strings.Split(ask("manual", "shared"), "\n### ")[1:] {
-		texts = append(texts, "\n### "+s)
+	p.inDoc(p.ask("manual", "markdown"))
+	for _, s := range strings.Split(p.ask("manual", "shared"), "\n### ")[1:] { // which stands there once
+		p.inDoc("\n### " + s)
 	}
-	for _, s := range texts {
-		if !strings.Contains(doc, s) {
-			t.Errorf("doc/manual.md isn't up to date, run make man; this is missing:\n%s", s)
-		}
+	p.lint(page)
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		p.ask("completion", shell)
 	}
+}
 
-	lint := exec.CommandContext(t.Context(), "mandoc", "-T", "lint", "-W", "warning,stop")
+// CheckLibrary is Check for what has a manual but no options.
+func CheckLibrary(t *testing.T, command func() *cobra.Command) {
+	p := program{T: t, command: command}
+	p.inDoc(p.ask("manual", "markdown"))
+	p.lint(p.ask("manual", "man"))
+}
+
+// A program is one whose manual is checked.
+type program struct {
+	*testing.T
+	command func() *cobra.Command
+	cmd     *cobra.Command // that was asked last
+}
+
+// ask returns what the program says.
+func (p *program) ask(args ...string) string {
+	p.Helper()
+	p.cmd = p.command()
+	var out, errOut bytes.Buffer
+	if status := daemon.Execute(p.Context(), p.cmd, args, &out, &errOut); status != 0 || out.Len() == 0 || errOut.Len() > 0 {
+		p.Fatalf("%q: status %d, %d bytes of output, error %q", args, status, out.Len(), &errOut)
+	}
+	return out.String()
+}
+
+// doc returns doc/manual.md.
+func (p *program) doc() string {
+	p.Helper()
+	file, err := os.ReadFile("../../doc/manual.md")
+	if err != nil {
+		p.Fatal(err)
+	}
+	return string(file)
+}
+
+// inDoc checks that doc/manual.md has text.
+func (p *program) inDoc(text string) {
+	p.Helper()
+	if !strings.Contains(p.doc(), text) {
+		p.Errorf("doc/manual.md isn't up to date, run make man; this is missing:\n%s", text)
+	}
+}
+
+// lint has mandoc look at a page.
+func (p *program) lint(page string) {
+	p.Helper()
+	lint := exec.CommandContext(p.Context(), "mandoc", "-T", "lint", "-W", "warning,stop")
 	lint.Stdin = strings.NewReader(page)
 	out, err := lint.CombinedOutput()
 	if len(out) == 0 && err != nil {
-		t.Errorf("mandoc: %v", err)
+		p.Errorf("mandoc: %v", err)
 	}
 	for line := range strings.Lines(string(out)) {
 		if !strings.Contains(line, "missing date") { // the page of a version is the same whenever it is built
-			t.Error(line)
+			p.Error(line)
 		}
-	}
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		ask("completion", shell)
 	}
 }
