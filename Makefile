@@ -4,11 +4,19 @@ PREFIX   ?= /usr/local
 DOCDIR   ?= $(PREFIX)/share/doc/remsim
 DESTDIR  ?=
 FUZZTIME ?= 1m
+CYCLES   ?= 1000
+
+# Where pcscd looks for drivers and readers, whatever the prefix of programs is. One that is neither of
+# these is no place for the whole system.
+PCSC_PREFIX   := $(if $(filter /usr /usr/local,$(PREFIX)),,$(PREFIX))
+DRIVERDIR     ?= $(if $(PCSC_PREFIX),$(PCSC_PREFIX),/usr)/lib/pcsc/drivers
+READERCONFDIR ?= $(PCSC_PREFIX)/etc/reader.conf.d
+BUNDLE        ?= bin/ifd-remsim-client.bundle
 
 # The version is a constant of the programs, so git isn't asked.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: help build man demo test bench lint fuzz install clean
+.PHONY: help build man driver demo test bench lint fuzz soak install install-driver clean
 
 help:
 	@echo 'make build    the programs, in bin/, with their manual pages and completions'
@@ -18,13 +26,21 @@ help:
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
+	@echo 'make soak     CYCLES=$(CYCLES) times a card is put into a remote PC/SC reader and taken out'
 	@echo 'make install  what make build has made, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
 
 build man:
 	@contrib/install-deps build
-	CGO_ENABLED=1 go build -o bin/ ./cmd/...
+	CGO_ENABLED=1 go build -o bin/ $$(go list ./cmd/... | grep -v '/remsim-ifd$$')
+	@$(MAKE) --no-print-directory driver
 	@contrib/manuals
+
+# The PC/SC driver is a library in a bundle, not a program.
+driver:
+	CGO_ENABLED=1 go build -buildmode=c-shared -o '$(BUNDLE)/Contents/Linux/libifd_remsim_client.so' ./cmd/remsim-ifd
+	@rm -f '$(BUNDLE)/Contents/Linux/libifd_remsim_client.h'
+	@install -m 644 contrib/pcsc/Info.plist contrib/pcsc/PkgInfo '$(BUNDLE)/Contents'
 
 demo:
 	@contrib/install-deps $(if $(PCSC),pcsc,demo)
@@ -52,14 +68,35 @@ fuzz:
 	@contrib/install-deps build
 	@.ci/fuzz $(FUZZTIME)
 
+soak:
+	@contrib/install-deps test
+	REMSIM_CYCLES='$(CYCLES)' go test -race -count 1 -timeout 0 -v -run '^TestCycles$$' ./internal/e2e/ifd
+
 # Doesn't build: root often has no Go in its PATH.
-install:
+install: install-driver
 	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
 	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
 	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
+
+# Files of the bundle are replaced, not written to, as pcscd may have them loaded. The links are where serial drivers are,
+# and where reader files for the C suite's driver look for it, unless that is there. Readers that are set up stay.
+install-driver: DRIVERS = $(DESTDIR)$(DRIVERDIR)
+install-driver: READERS = $(DESTDIR)$(READERCONFDIR)/remsim-client
+install-driver:
+	@test -d '$(BUNDLE)' || { echo 'make install: no $(BUNDLE): run make build first' >&2; exit 1; }
+	install -d '$(DRIVERS)/ifd-remsim-client.bundle/Contents/Linux' '$(DRIVERS)/serial' '$(dir $(READERS))'
+	install -m 644 '$(BUNDLE)/Contents/Info.plist' '$(BUNDLE)/Contents/PkgInfo' '$(DRIVERS)/ifd-remsim-client.bundle/Contents'
+	install -m 644 '$(BUNDLE)/Contents/Linux/libifd_remsim_client.so' '$(DRIVERS)/ifd-remsim-client.bundle/Contents/Linux'
+	ln -sfn ../ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so '$(DRIVERS)/serial/libifd_remsim_client.so'
+	@if [ -d '$(DRIVERS)/libifd-osmo-remsim-client.bundle' ] && [ ! -L '$(DRIVERS)/libifd-osmo-remsim-client.bundle' ]; then \
+		echo "make install: the C suite's driver stays where it is" >&2; \
+	else \
+		ln -sfn ifd-remsim-client.bundle '$(DRIVERS)/libifd-osmo-remsim-client.bundle'; \
+	fi
+	@test -e '$(READERS)' || { sed 's,/usr/lib/pcsc/drivers,$(DRIVERDIR),' contrib/pcsc/reader.conf >'$(READERS)' && chmod 644 '$(READERS)'; }
 
 clean:
 	rm -rf bin .cache
