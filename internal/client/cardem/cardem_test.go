@@ -343,6 +343,50 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestLateStatus has a command come before the status that ends the reset before it: it is the other endpoint's.
+func TestLateStatus(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		before  time.Duration // from the begin of the reset to the command
+		after   time.Duration // from there to its end
+		another bool          // the modem sends another command
+		within  time.Duration // of the reset's end, the first command goes to the card; negative: never
+	}{
+		{"status is late", crossing, time.Millisecond, false, 0},
+		{"status is very late", 300 * time.Millisecond, lateStatus - time.Nanosecond, false, 0},
+		{"nothing is that late", 300 * time.Millisecond, lateStatus, false, -1},
+		{"from before the reset, or not: another comes", crossing - 1, 300 * time.Millisecond, true, -1},
+		{"from before the reset, or not: none comes", crossing - 1, 300 * time.Millisecond, false, nextCommand},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := startWorld(t, nil)
+				w.serve()
+				w.irq(up | simtrace.ResetActive)
+				w.told("RST=1 VCC=1 CLK=1 CARD=?")
+				time.Sleep(c.before)
+				w.header("a0b0000001")
+				time.Sleep(c.after)
+				w.irq(up)
+				w.told("RST=0 VCC=1 CLK=1 CARD=?")
+				begin := time.Now()
+				if c.another {
+					time.Sleep(nextCommand - 1)
+					w.header("a0b0000002")
+					w.command("a0b0000002")
+				}
+				if c.within >= 0 {
+					w.command("a0b0000001")
+				}
+				if c.within > 0 && time.Since(begin) != c.within {
+					t.Errorf("after %v, want %v", time.Since(begin), c.within)
+				}
+				w.bankd.Quiet(time.Second)
+			})
+		})
+	}
+}
+
 // TestNewHeader has the modem begin another command before it is answered.
 func TestNewHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

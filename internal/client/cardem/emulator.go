@@ -38,13 +38,13 @@ type emulator struct {
 
 	mu       sync.Mutex // never held while anything is waited for
 	segments *simtrace.Segmenter
-	present  *exchange        // the modem's command; nil: it waits for no answer
-	phys     slot.Phys        // the contacts
-	waiting  time.Duration    // how long modem and card wait for each other's bytes
-	early    *simtrace.RxData // a header that came before the status that ends the reset
-	earlyAt  time.Time
-	failures int  // of writes in a row
-	gone     bool // there is no device any more
+	present  *exchange     // the modem's command; nil: it waits for no answer
+	phys     slot.Phys     // the contacts
+	waiting  time.Duration // how long modem and card wait for each other's bytes
+	downAt   time.Time     // the contacts were told to be down
+	held     *held         // a command that came while they were
+	failures int           // of writes in a row
+	gone     bool          // there is no device any more
 	noise    noise
 
 	// Of the Core's calls.
@@ -56,6 +56,14 @@ type emulator struct {
 type exchange struct {
 	ctx context.Context // ends with the exchange
 	end context.CancelFunc
+}
+
+// A held command came while the contacts were told to be down: after a reset whose end isn't told yet, as two
+// endpoints have no common order, or before its begin. The modem waits for an answer to the former, which the
+// device would prolong for ever, and none to the latter.
+type held struct {
+	m  *simtrace.RxData
+	at time.Time
 }
 
 // A job is what is to be done for an exchange besides reading.
@@ -77,6 +85,11 @@ const (
 	// lateStatus is how much later than a command the status may come that was sent before it, from the other endpoint: as
 	// long as this computer is busy with something else.
 	lateStatus = 2 * time.Second
+	// crossing is how soon after the status that begins a reset a command may come that was sent before that.
+	// A card's next command takes longer: its ATR comes before it.
+	crossing = 5 * time.Millisecond
+	// nextCommand is how long after a reset a modem takes for its first command, ATR and PPS included.
+	nextCommand = 200 * time.Millisecond
 )
 
 // technicalProblem is what the modem is answered when no card does (ISO 7816-4 5.6: no precise diagnosis).
@@ -219,23 +232,45 @@ func (e *emulator) status(m *simtrace.Status) {
 		VCC:   slot.Of(m.Flags&simtrace.VCC != 0),
 		CLK:   slot.Of(m.Flags&simtrace.CLK != 0),
 	}
-	var early *simtrace.RxData
+	var late *simtrace.RxData
+	now := time.Now()
 	e.mu.Lock()
-	e.phys = p
-	e.waiting = m.Waiting(fastestClock)
 	if down(p) {
+		if !down(e.phys) {
+			e.downAt = now
+		}
 		e.void()
 		e.segments.Reset()
-	} else {
-		if time.Since(e.earlyAt) < lateStatus {
-			early = e.early
+	} else if h := e.held; h != nil {
+		switch {
+		case now.Sub(h.at) >= lateStatus:
+			e.held = nil
+		case h.at.Sub(e.downAt) >= crossing:
+			e.held, late = nil, h.m
+		default:
+			// If it was sent before the reset, the modem sends another one now.
+			time.AfterFunc(nextCommand, func() { e.release(h) })
 		}
-		e.early = nil
 	}
+	e.phys = p
+	e.waiting = m.Waiting(fastestClock)
 	e.mu.Unlock()
 	e.core.Status(p)
-	if early != nil {
-		e.message(early)
+	if late != nil {
+		e.message(late)
+	}
+}
+
+// release has h taken as a command of the modem's unless there was another one.
+func (e *emulator) release(h *held) {
+	e.mu.Lock()
+	ok := e.held == h && !down(e.phys)
+	if ok {
+		e.held = nil
+	}
+	e.mu.Unlock()
+	if ok {
+		e.message(h.m)
 	}
 }
 
@@ -249,14 +284,14 @@ func (e *emulator) received(m *simtrace.RxData) error {
 	defer e.mu.Unlock()
 	if down(e.phys) {
 		if ready && m.Flags&simtrace.Header != 0 {
-			// Without a header the modem would wait for ever: the device sees to its patience.
-			e.early, e.earlyAt = m, time.Now()
+			e.held = &held{m, time.Now()}
 			return nil
 		}
 		return fmt.Errorf("%d bytes while the modem holds the card in reset", len(m.Data))
 	}
 	if m.Flags&simtrace.Header != 0 {
 		e.void()
+		e.held = nil
 	}
 	step, err := e.segments.Receive(m)
 	if err != nil {
@@ -403,6 +438,7 @@ func (e *emulator) expire(x *exchange) {
 func (e *emulator) Remote(ctx context.Context, on bool) {
 	e.mu.Lock()
 	e.void()
+	e.held = nil
 	e.segments.Forget()
 	e.mu.Unlock()
 	e.failed("SIM_SELECT", ctx, e.send(ctx, &simtrace.SimSelect{Remote: on}))
