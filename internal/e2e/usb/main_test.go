@@ -18,5 +18,5 @@ func TestMain(m *testing.M) {
 	os.Exit(guest.Run(func(dir string) int {
 		bin = dir
 		return m.Run()
-	}, []string{"remsim-server", "remsim-bankd", "remsim-client-st2"}))
+	}, []string{"remsim-server", "remsim-bankd", "remsim-client-st2", "remsim-simulator"}))
 }

@@ -17,12 +17,14 @@ import (
 
 // An office is a server and a bankd that a test plays itself, byte by byte, with one client on a device.
 type office struct {
-	t      *testing.T
-	device *device
-	client *rig.Proc
-	server *testnet.Peer
-	bankd  *testnet.Peer
-	listen net.Listener // of the bankd
+	t       *testing.T
+	device  *device
+	client  *rig.Proc
+	server  *testnet.Peer
+	bankd   *testnet.Peer
+	listen  net.Listener // of the bankd
+	at      netip.AddrPort
+	servers net.Listener
 }
 
 var (
@@ -41,20 +43,28 @@ func newOffice(t *testing.T, d *device, args ...string) *office {
 		t.Cleanup(func() { ln.Close() })
 		return ln, netip.MustParseAddrPort(ln.Addr().String())
 	}
-	servers, at := listen()
 	o := &office{t: t, device: d}
-	var bankd netip.AddrPort
-	o.listen, bankd = listen()
+	var at netip.AddrPort
+	o.servers, at = listen()
+	o.listen, o.at = listen()
 	w := &world{t: t}
 	o.client = w.client(0, d, 0, append([]string{"-p", fmt.Sprint(at.Port())}, args...)...)
-	o.server = testnet.AcceptPeer(t, servers)
-	o.server.Patience = soon
-	_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](o.server)
-	o.server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
-	o.server.Send(&rspro.ConfigClientBankReq{Bank: officeBank, Bankd: bankd})
-	testnet.Expect[*rspro.ConfigClientBankRes](o.server)
-	o.serve()
+	o.again()
 	return o
+}
+
+// again takes a client that has no connection yet, or none any more.
+func (o *office) again() {
+	o.t.Helper()
+	{
+		o.server = testnet.AcceptPeer(o.t, o.servers)
+		o.server.Patience = soon
+		_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](o.server)
+		o.server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
+		o.server.Send(&rspro.ConfigClientBankReq{Bank: officeBank, Bankd: o.at})
+		testnet.Expect[*rspro.ConfigClientBankRes](o.server)
+	}
+	o.serve()
 }
 
 // serve takes the client's data connection and has the modem use the remote SIM.

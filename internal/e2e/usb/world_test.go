@@ -42,27 +42,42 @@ type world struct {
 
 // newWorld starts a server and bank 1 with so many cards: card I is simulator.Profile(I).
 func newWorld(t *testing.T, cards int) *world {
-	w := &world{t: t, dir: t.TempDir(), cards: cards, api: rig.API{
-		Base: "http://127.0.0.1:9997",
-		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: soon},
-	}}
+	w := &world{t: t, dir: t.TempDir(), cards: cards, api: api()}
 	w.server = w.start("server", "remsim-server")
 	w.await(w.server, "listening for RSPRO")
 	w.startBankd()
 	return w
 }
 
+func api() rig.API {
+	return rig.API{
+		Base: "http://127.0.0.1:9997",
+		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: soon},
+	}
+}
+
+// startBankd starts the bankd of softsims, the first one or after the end of the last one.
 func (w *world) startBankd() {
 	w.t.Helper()
-	var slots strings.Builder
+	var specs []string
 	for i := range w.cards {
-		fmt.Fprintf(&slots, "1,%d,%s\n", i, simulator.Profile(i))
+		specs = append(specs, simulator.Profile(i).String())
+	}
+	w.startBank(specs)
+}
+
+// startBank starts bank 1 with cards or readers as a slots file names them.
+func (w *world) startBank(specs []string) {
+	w.t.Helper()
+	var slots strings.Builder
+	for i, s := range specs {
+		fmt.Fprintf(&slots, "1,%d,%s\n", i, s)
 	}
 	file := filepath.Join(w.dir, "slots.csv")
 	if err := os.WriteFile(file, []byte(slots.String()), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
-	w.bankd = w.start("bankd", "remsim-bankd", "-i", "127.0.0.1", "-b", "1", "-n", fmt.Sprint(w.cards), "--slots-file", file)
+	w.bankd = w.start("bankd", "remsim-bankd", "-i", "127.0.0.1", "-b", "1", "-n", fmt.Sprint(len(specs)), "--slots-file", file)
 	w.await(w.bankd, "msg=connected")
 }
 
