@@ -4,10 +4,12 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 
 	"remsim/internal/rspro"
@@ -89,6 +91,7 @@ type tellN struct {
 // model is a server with bankds and clients around it that come and go.
 type model struct {
 	s       *State
+	store   *testStore // nil: a server that was started anew knows nothing
 	rnd     *rand.Rand
 	moody   bool // bankds may refuse for no reason
 	bankds  []*modelBankd
@@ -114,6 +117,22 @@ func newModel(seed uint64) *model {
 		m.clients = append(m.clients, &modelClient{slot: cl(id, 0)})
 	}
 	return m
+}
+
+// load starts a server with the store. From time to time that fails.
+func (m *model) load() {
+	m.store.fail = nil
+	s, err := LoadState(context.Background(), m.store)
+	if err != nil {
+		panic(err)
+	}
+	m.s = s
+	m.store.fail = func() error {
+		if m.moody && m.rnd.IntN(8) == 0 {
+			return syscall.EIO
+		}
+		return nil
+	}
 }
 
 func (m *model) bankUp(b *modelBankd) {
@@ -166,7 +185,7 @@ func (m *model) bankDown(b *modelBankd) {
 	}
 }
 
-// restart ends the server and starts it anew: it knows nothing.
+// restart ends the server and starts it anew: it knows nothing but what it has stored.
 func (m *model) restart() {
 	for _, b := range m.bankds {
 		if b.peer != nil {
@@ -180,10 +199,20 @@ func (m *model) restart() {
 		}
 		c.before = c.believes
 	}
+	m.starts++
+	if m.store != nil {
+		for _, b := range m.bankds {
+			b.before = nil
+		}
+		for _, c := range m.clients {
+			c.before = Target{}
+		}
+		m.load()
+		return
+	}
 	m.s, m.reset = NewState(), false
 	clear(m.created)
 	clear(m.deleted)
-	m.starts++
 }
 
 func (m *model) bankStep(b *modelBankd) {
@@ -233,6 +262,20 @@ func (m *model) clientStep(c *modelClient) {
 		c.believes = Target{}
 	}
 	c.answers = append(c.answers, t)
+}
+
+// move puts a client into another map, atomically.
+func (m *model) move(sm slot.Map) {
+	r, err := m.s.Commit(context.Background(), PutMap(sm))
+	if err != nil {
+		return
+	}
+	for _, old := range r[0].Ended {
+		delete(m.created, old)
+		m.deleted[old] = true
+	}
+	m.created[sm] = true
+	delete(m.deleted, sm)
 }
 
 func (m *model) tellStep(c *modelClient) bool {
@@ -308,9 +351,14 @@ func (m *model) step() {
 		case 0:
 			m.restart()
 		case 1:
-			m.s.DeleteAll()
-			clear(m.created)
-			m.reset = true
+			if _, err := m.s.Commit(context.Background(), DeleteAllMaps()); err == nil {
+				clear(m.created)
+				m.reset = true
+			}
+		case 8:
+			m.s.flush(context.Background())
+		case 9, 10, 11, 12:
+			m.move(slot.Map{Bank: bk(b.id, uint16(m.rnd.IntN(4))), Client: c.slot})
 		case 2, 3, 4, 5, 6, 7:
 			if b.peer != nil {
 				m.s.unhold(b.peer)
@@ -406,15 +454,30 @@ func (m *model) check() error {
 // requests, answers and lists be lost, late and refused: once all are connected, they agree.
 // Two bankds tell the maps they have, one doesn't.
 func TestConverge(t *testing.T) {
+	converge(t, func(m *model) {})
+}
+
+// TestConvergeDurable is TestConverge with a server that stores what it must not forget, and sometimes can't: there is nothing then
+// that it doesn't know, and maps are what was asked for.
+func TestConvergeDurable(t *testing.T) {
+	converge(t, func(m *model) {
+		m.store = newTestStore()
+		m.load()
+	})
+}
+
+func converge(t *testing.T, with func(*model)) {
+	t.Helper()
 	var adopted, removed, late, lost, starts int
 	defer func() {
 		t.Logf("maps adopted %d, unknown ones removed %d, lost by bankds %d; lists late %d, starts %d", adopted, removed, lost, late, starts)
-		if min(adopted, removed, late, lost, starts) == 0 {
+		if min(removed, late, lost, starts) == 0 {
 			t.Error("something never happened")
 		}
 	}()
 	for seed := range uint64(2000) {
 		m := newModel(seed)
+		with(m)
 		for range m.rnd.IntN(1000) {
 			m.step()
 		}
@@ -433,6 +496,9 @@ func TestConverge(t *testing.T) {
 		m.settle()
 		if err := cmp.Or(m.fault, m.check()); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if (m.store == nil) != (m.adopted > 0) && m.adopted > 0 {
+			t.Fatalf("seed %d: %d maps were adopted", seed, m.adopted)
 		}
 		adopted, removed, late, lost, starts = adopted+m.adopted, removed+m.removed, late+m.late, lost+m.lost, starts+m.starts
 	}

@@ -55,6 +55,12 @@ func keyOf(id rspro.ComponentIdentity) ClientKey {
 	return ClientKey{Name: id.Name, Serial: id.HWSerialNr, Interface: id.HWVersion}
 }
 
+// first returns the key of the first of k's kind.
+func (k ClientKey) first() ClientKey {
+	k.Instance = 0
+	return k
+}
+
 // assign checks that there is a client slot for key and finds it: the one it has, or the first of the pool that
 // nobody has or was given, that is in no map and that nobody was told to use.
 func (p *plan) assign(t *txn, key ClientKey, r *Result, now time.Time) error {

@@ -82,6 +82,8 @@ func (s *State) encounter(b *bank, sm slot.Map, fresh bool) finding {
 		why = "its bank slot is in use by map " + at.Map.String()
 	case of != nil:
 		why = "its client slot is in use by map " + of.Map.String()
+	case s.durable:
+		why = "it is none of those that are stored"
 	case !s.adopts:
 		why = "all maps were deleted"
 	case b.freed[sm.Bank.Slot]:

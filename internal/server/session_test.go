@@ -40,40 +40,43 @@ type world struct {
 func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, net: testnet.New()}
-		log, hook := logtest.NewNullLogger()
-		log.SetLevel(logrus.DebugLevel)
-		w.log = hook
-		ctx, cancel := context.WithCancel(context.Background())
-		state := make(chan *State, 1)
-		ended := make(chan error, 1)
-		go func() {
-			ended <- Run(ctx, Config{RSPROListen: ":9998", RESTListen: ":9997", Name: "srv", Version: "1"}, Env{
-				Net: w.net.Host("10.0.0.1", "fd00::1"),
-				Log: log,
-				REST: func(ctx context.Context, ln net.Listener, s *State, _ *logrus.Entry) error {
-					w.restAddr = ln.Addr()
-					state <- s
-					<-ctx.Done()
-					return ln.Close()
-				},
-			})
-		}()
-		w.State = <-state
-		w.stop = func() error {
-			cancel()
-			err := <-ended
-			ended <- err
-			return err
-		}
-		t.Cleanup(func() {
-			if err := w.stop(); err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		})
-		synctest.Wait()
-		test(t, w)
+		inWorldOf(t, Env{}, Config{}, func(w *world) { test(t, w) })
 	})
+}
+
+// inWorldOf is inWorld within virtual time, with more in the server's Env and Config. It can be called again, for the next server.
+func inWorldOf(t *testing.T, env Env, cfg Config, test func(w *world)) {
+	t.Helper()
+	w := &world{t: t, net: testnet.New()}
+	log, hook := logtest.NewNullLogger()
+	log.SetLevel(logrus.DebugLevel)
+	w.log = hook
+	ctx, cancel := context.WithCancel(context.Background())
+	state := make(chan *State, 1)
+	ended := make(chan error, 1)
+	cfg.RSPROListen, cfg.RESTListen, cfg.Name, cfg.Version = ":9998", ":9997", "srv", "1"
+	env.Net, env.Log = w.net.Host("10.0.0.1", "fd00::1"), log
+	env.REST = func(ctx context.Context, ln net.Listener, s *State, _ *logrus.Entry) error {
+		w.restAddr = ln.Addr()
+		state <- s
+		<-ctx.Done()
+		return ln.Close()
+	}
+	go func() { ended <- Run(ctx, cfg, env) }()
+	w.State = <-state
+	w.stop = func() error {
+		cancel()
+		err := <-ended
+		ended <- err
+		return err
+	}
+	defer func() {
+		if err := w.stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	synctest.Wait()
+	test(w)
 }
 
 func (w *world) dial() *testnet.Peer {

@@ -59,7 +59,7 @@ type State struct {
 
 	name, version string
 	started       time.Time
-	durable       bool
+	durable       bool // the store has what servers before have left
 
 	store    Store  // nil: nothing outlives the State
 	revision uint64 // of the store; who leads has it
@@ -394,6 +394,9 @@ func (s *State) addClient(p *clientPeer) *clientPeer {
 	}
 	p.name, p.since, p.wake = p.slot.String(), time.Now(), make(chan struct{}, 1)
 	c.peer = p
+	if k, ok := s.given[p.slot]; ok && !p.waiting && keyOf(p.identity) == k.first() {
+		p.key = k // it keeps what it was given on an earlier connection
+	}
 	s.note(ClientConnected, p)
 	if p.waiting {
 		s.note(ClientAssigned, p)
