@@ -61,12 +61,17 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, dir: t.TempDir(), api: rig.API{
+	s := newSiteWithout(t)
+	s.startServer()
+	return s
+}
+
+// newSiteWithout returns a site without a server.
+func newSiteWithout(t *testing.T) *site {
+	return &site{t: t, dir: t.TempDir(), api: rig.API{
 		Base: "http://127.0.0.1:9997",
 		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: soon},
 	}}
-	s.startServer()
-	return s
 }
 
 // start runs a program until the end of the test and fails the test when it logs a data race.
