@@ -154,6 +154,36 @@ func (a *app) likeTwin(twin bankd.Card, n int) {
 	}
 }
 
+// readIMSI are the commands that read EF.IMSI of a card, wherever it is; by that cards differ.
+var readIMSI = []string{"a0a40000023f00", "a0a40000027f20", "a0a40000026f07", "a0b0000009"}
+
+// imsi reads the card's IMSI, whose file stays selected.
+func (a *app) imsi() (answer []byte) {
+	a.t.Helper()
+	for _, cmd := range readIMSI {
+		answer = a.call(application.Request{Call: application.Transmit, Data: unhex(cmd)}).Data
+	}
+	return answer
+}
+
+// untilRemoved reads the selected file until PC/SC says that the card was removed, which may be after other errors. Until
+// then nobody may answer but the card whose file it is.
+func (a *app) untilRemoved(content []byte) {
+	a.t.Helper()
+	for end := time.Now().Add(soon); ; {
+		reply := a.transmit(soon, unhex(readIMSI[3]))
+		switch {
+		case reply.Code == application.WarnRemoved:
+			return
+		case reply.Code == application.OK && !bytes.Equal(reply.Data, content):
+			a.t.Fatalf("%s: %x from another card than %x", a.Name, reply.Data, content)
+		case time.Now().After(end):
+			a.t.Fatalf("%s: its card isn't removed after %v: %v", a.Name, soon, reply.Err())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // command returns the n-th command of traffic: it reads the IMSI, by which cards differ, and authenticates.
 func command(n int) []byte {
 	switch n % 5 {

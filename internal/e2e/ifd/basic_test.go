@@ -79,7 +79,7 @@ func imsiOf(t *testing.T, card bankd.Card) []byte {
 	t.Helper()
 	var buf [258]byte
 	var got []byte
-	for _, cmd := range []string{"a0a40000023f00", "a0a40000027f20", "a0a40000026f07", "a0b0000009"} {
+	for _, cmd := range readIMSI {
 		var err error
 		if got, err = card.Transmit(unhex(cmd), buf[:]); err != nil {
 			t.Fatal(err)

@@ -17,13 +17,6 @@ import (
 // stopLimit is three times what the end of pcscd may take.
 const stopLimit = 3 * 2 * time.Second
 
-// again waits until u's card is there again, freshly powered, and returns a user of it.
-func again(u *user, i int) *user {
-	u.t.Helper()
-	u.awaits(application.Present)
-	return u.app.use(twinOf(i))
-}
-
 // TestBankdKilled kills a bankd and starts it again, five times, while an application uses a card in a reader and
 // another one a card in software: both get an error at once, and have their card again.
 func TestBankdKilled(t *testing.T) {
@@ -35,6 +28,9 @@ func TestBankdKilled(t *testing.T) {
 	s.create(1, 1)
 	users := []*user{h.app(0).use(twinOf(card)), h.app(1).use(twinOf(101))}
 	for range 5 {
+		for _, u := range users {
+			u.more(20)
+		}
 		begin := time.Now()
 		s.bankd.Kill()
 		for _, u := range users {
@@ -44,7 +40,7 @@ func TestBankdKilled(t *testing.T) {
 		}
 		s.startBankd()
 		begin = time.Now()
-		users = []*user{again(users[0], card), again(users[1], 101)}
+		users = []*user{users[0].use(twinOf(card)), users[1].use(twinOf(101))}
 		t.Logf("the cards were there again after %v", time.Since(begin))
 	}
 	for _, u := range users {
@@ -77,7 +73,7 @@ func TestServerKilled(t *testing.T) {
 	s.remove(0)
 	u.awaits(application.Empty)
 	s.create(0, 0)
-	again(u, 100).end()
+	u.use(twinOf(100)).end()
 }
 
 // TestAllKilled kills server and bankd under a command that the card doesn't answer.
@@ -257,7 +253,7 @@ func TestPCSCDKilled(t *testing.T) {
 			t.Error("an application goes on without pcscd")
 		}
 		h.start()
-		u = again(&user{app: h.app(0)}, 100)
+		u = h.app(0).use(twinOf(100))
 	}
 	u.end()
 }
@@ -278,7 +274,7 @@ func TestReadersPCSCDKilled(t *testing.T) {
 		if err := bench.StartPCSCD(readers, nil); err != nil {
 			t.Fatal(err)
 		}
-		u = again(u, card)
+		u = u.use(twinOf(card))
 		t.Logf("the card was there again after %v", time.Since(begin))
 	}
 	u.end()

@@ -3,7 +3,6 @@
 package ifd
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -81,41 +80,36 @@ func TestSwapped(t *testing.T) {
 	s := newSite(t, rig.Reader(card), simulator.Profile(101).String()).start()
 	h := s.host(1)
 	s.create(0, 0)
-	remote, direct := h.app(0), s.localApp(local)
-	remote.opens(twinOf(card))
-	direct.opens(twinOf(local))
-	do(t, "swap %d", card)
-	do(t, "swap %d", local)
-	for _, a := range []*app{remote, direct} {
-		// What comes of a command is SCARD_W_REMOVED_CARD once pcscd has noticed.
-		for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
-			reply := a.transmit(soon, command(0))
-			if reply.Code == application.WarnRemoved {
-				break
-			}
-			if reply.Code == application.OK && !slices.Equal(reply.Data, unhex("9f22")) || time.Now().After(end) {
-				t.Fatalf("%s: %v, answer %x", a.Name, reply.Err(), reply.Data)
-			}
-		}
-	}
-	for a, twin := range map[*app]int{remote: card + 100, direct: local + 100} {
+	apps := map[int]*app{card: h.app(0), local: s.localApp(local)}
+	for i, a := range apps {
 		a.awaits(application.Present)
-		a.reconnects(application.Unpower, twinOf(twin))
-		a.likeTwin(twinOf(twin), 10)
+		a.connect()
+		before := a.imsi()
+		swapped := make(chan int, 1)
+		go func() {
+			other, err := bench.Swap(i)
+			if err != nil {
+				t.Error(err)
+			}
+			swapped <- other
+		}()
+		a.untilRemoved(before)
+		other := <-swapped
+		a.awaits(application.Present)
+		twin := twinOf(other)
+		a.reconnects(application.Unpower, twin)
+		a.likeTwin(twin, 10)
 	}
 
+	remote := apps[card]
+	before := remote.imsi()
 	s.remove(0)
 	s.create(1, 0)
-	s.eventually("the other card is there", func() error {
-		reply := remote.transmit(soon, command(0))
-		if reply.Code != application.WarnRemoved {
-			return fmt.Errorf("%v, answer %x", reply.Err(), reply.Data)
-		}
-		return nil
-	})
+	remote.untilRemoved(before)
 	remote.awaits(application.Present)
-	remote.reconnects(application.Unpower, twinOf(101))
-	remote.likeTwin(twinOf(101), 10)
+	twin := twinOf(101)
+	remote.reconnects(application.Unpower, twin)
+	remote.likeTwin(twin, 10)
 }
 
 // TestPulled pulls the card of a slot that an application uses, and puts it back.

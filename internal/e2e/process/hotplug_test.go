@@ -170,14 +170,12 @@ func flutter(u *user, i int) error {
 // TestSwapped puts another card in while the first is used: never does one answer for the other.
 func TestSwapped(t *testing.T) {
 	const place = readers + others - 1 // no other test uses its cards
-	swap := func() (card int) {
+	swap := func() int {
 		t.Helper()
-		const imsi = 1010000000000 // of card 0
-		answer := do(t, "swap %d", place)
-		if _, err := fmt.Sscanf(answer[strings.Index(answer, "imsi="):], "imsi=%d", &card); err != nil {
-			t.Fatalf("%q: %v", answer, err)
+		card, err := bench.Swap(place)
+		if err != nil {
+			t.Fatal(err)
 		}
-		card -= imsi
 		return card
 	}
 	s := newSite(t)

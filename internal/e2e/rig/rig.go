@@ -137,6 +137,20 @@ func (r *Readers) Do(command string) (answer string, err error) {
 	return answer, err
 }
 
+// Swap puts another card into reader i, and returns its number.
+func (r *Readers) Swap(i int) (card int, err error) {
+	answer, err := r.Do(fmt.Sprintf("swap %d", i))
+	if err != nil {
+		return 0, err
+	}
+	const imsi = 1010000000000 // of card 0
+	_, text, _ := strings.Cut(answer, "imsi=")
+	if _, err := fmt.Sscanf(text, "%d", &card); err != nil {
+		return 0, fmt.Errorf("cards: %q: %w", answer, err)
+	}
+	return card - imsi, nil
+}
+
 func awaitCard(i int) error {
 	spec := bankd.Slot{Pattern: regexp.MustCompile(Reader(i))}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
