@@ -17,7 +17,11 @@ import (
 // client runs remsim-client-st2 until it ends by itself, as root or as nobody.
 func client(t *testing.T, nobody bool, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "remsim-client-st2"), args...)
+	path := filepath.Join(bin, "remsim-client-st2")
+	if nobody {
+		path = public(t, path)
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if nobody {
@@ -27,6 +31,27 @@ func client(t *testing.T, nobody bool, args ...string) (status int, stdout, stde
 		t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// public returns a copy of a program that everybody may run.
+func public(t *testing.T, path string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "public-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	program, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, filepath.Base(path)), program, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, filepath.Base(path))
 }
 
 // refused runs a client that can't have a device, and checks what its one line says.
