@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,7 @@ const (
 
 var errNone = errors.New("the server knows none")
 
-// An api is version 1 of a server's REST API.
+// An api is a version of a server's REST API.
 type api struct {
 	base  string    // URL without a slash at the end
 	trace io.Writer // may be nil
@@ -51,7 +52,7 @@ func (a *api) lists(ctx context.Context, id string, kinds ...kind) ([]list, erro
 }
 
 func (a *api) items(ctx context.Context, k kind, id string) ([]json.RawMessage, error) {
-	path := "/" + k.name
+	path := cmp.Or(k.path, "/"+k.name)
 	if id != "" && k.id == nil {
 		var item json.RawMessage
 		if err := a.get(ctx, path+"/"+id, &item); err != nil {
@@ -124,9 +125,9 @@ func (a *api) get(ctx context.Context, path string, v any) error {
 	return nil
 }
 
-// do makes a request and returns the answer's body. An answer other than 2xx is an error with
-// the server's reason.
-func (a *api) do(ctx context.Context, method, path string, v any) ([]byte, error) {
+// do makes a request, with more fields of its header by name and value, and returns the answer's body. An answer other than
+// 2xx is a *refusal.
+func (a *api) do(ctx context.Context, method, path string, v any, header ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var body []byte
@@ -143,6 +144,9 @@ func (a *api) do(ctx context.Context, method, path string, v any) ([]byte, error
 	if v != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	a.tracef("%s %s %s\n", method, req.URL, body)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -158,7 +162,7 @@ func (a *api) do(ctx context.Context, method, path string, v any) ([]byte, error
 	}
 	a.tracef("%s %s\n", res.Status, answer)
 	if res.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("%s: %s", res.Status, reason(res.Header, answer))
+		return nil, refused(res, answer)
 	}
 	return answer, nil
 }
@@ -169,21 +173,29 @@ func (a *api) tracef(format string, args ...any) {
 	}
 }
 
-// reason returns what the server says was wrong: problem details (RFC 9457) or a line of text.
-func reason(h http.Header, body []byte) string {
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	var problem struct{ Title, Detail string }
+// A refusal is an answer of the server that isn't what was asked for.
+type refusal struct {
+	status string
+	reason string // as the server says
+	index  *int   // of a bulk: the operation that is to blame
+}
+
+func (r *refusal) Error() string { return r.status + ": " + r.reason }
+
+// refused reads a refusal: problem details (RFC 9457) or a line of text.
+func refused(res *http.Response, body []byte) *refusal {
+	r := &refusal{status: res.Status}
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	var problem struct {
+		Title, Detail string
+		Index         *int
+	}
 	if strings.HasSuffix(kind, "json") && json.Unmarshal(body, &problem) == nil {
-		if problem.Detail != "" {
-			return problem.Detail
-		}
-		if problem.Title != "" {
-			return problem.Title
-		}
+		r.reason, r.index = printable(cmp.Or(problem.Detail, problem.Title)), problem.Index
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
-	if line == "" {
-		return "the server gives no reason"
+	if r.reason == "" {
+		line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+		r.reason = cmp.Or(printable(line), "the server gives no reason")
 	}
-	return printable(line)
+	return r
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-// Command remsim-apitool drives a remsim-server from a terminal, by version 1 of its REST API.
+// Command remsim-apitool drives a remsim-server from a terminal: its options by version 1 of the REST API, its commands by
+// version 2.
 package main
 
 import (
@@ -23,9 +24,17 @@ import (
 func main() {
 	cmd := command()
 	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "__complete") { // what a shell asks
-		os.Args = append(os.Args[:1], joinWords(cmd.Flags(), os.Args[1:])...)
+		os.Args = append(os.Args[:1], arguments(cmd, os.Args[1:])...)
 	}
 	daemon.Main(cmd)
+}
+
+// arguments returns args as cobra takes them. Options of several words are only the tool's own, not its commands'.
+func arguments(cmd *cobra.Command, args []string) []string {
+	if sub, _, err := cmd.Find(args); err == nil && sub != cmd {
+		return args
+	}
+	return joinWords(cmd.Flags(), args)
 }
 
 // options are what the command line says.
@@ -47,10 +56,13 @@ func command() *cobra.Command {
 		Short: "Show and change what a remsim-server knows",
 		Long: `Shows the clients and banks that are connected to a remsim-server and the slot maps
 between them, makes such maps and deletes them.`,
-		Example: `  remsim-apitool                  everything
-  remsim-apitool -m 1 0 23 0      client 23 slot 0 uses the card in bank 1 slot 0
-  remsim-apitool -d 1 0           no longer
-  remsim-apitool -c 23 -o json    client 23, for programs`,
+		Example: `  remsim-apitool                      everything
+  remsim-apitool -m 1 0 23 0          client 23 slot 0 uses the card in bank 1 slot 0
+  remsim-apitool -d 1 0               no longer
+  remsim-apitool -c 23 -o json        client 23, for programs
+  remsim-apitool map move 1:5 23:0    client 23 slot 0 uses the card in bank 1 slot 5 instead
+  remsim-apitool map import maps.csv  make many maps at once
+  remsim-apitool events               what happens, as it happens`,
 	}
 	fs := cmd.Flags()
 	daemon.HostVar(fs, &o.host, "host", "H", "127.0.0.1", "the server's name or address")
@@ -72,21 +84,31 @@ between them, makes such maps and deletes them.`,
 	fs.BoolVarP(&o.reset, "reset", "r", false, "delete all maps")
 	fs.BoolVarP(&o.all, "show-all", "a", false, "clients, banks and slot maps (the default)")
 
+	// The commands have these, too.
+	for _, name := range []string{"host", "port", "rest-port", "verbose", "output"} {
+		cmd.PersistentFlags().AddFlag(fs.Lookup(name))
+	}
+	cmd.AddCommand(commands(&o)...)
 	daemon.Manual(cmd, 1, manual)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		action, err := o.action(fs)
 		if err != nil {
 			return err
 		}
-		// What a URL must escape of an address, its zone, package url knows.
-		base := url.URL{Scheme: "http", Host: net.JoinHostPort(o.host, strconv.Itoa(int(o.port))), Path: "/api/backend/v1"}
-		a := &api{base: base.String()}
-		if o.verbose {
-			a.trace = cmd.ErrOrStderr()
-		}
-		return o.run(cmd.Context(), action, a, cmd.OutOrStdout())
+		return o.run(cmd.Context(), action, o.api(cmd, "/api/backend/v1"), cmd.OutOrStdout())
 	}
 	return cmd
+}
+
+// api returns the API of the server at a path.
+func (o *options) api(cmd *cobra.Command, path string) *api {
+	// What a URL must escape of an address, its zone, package url knows.
+	base := url.URL{Scheme: "http", Host: net.JoinHostPort(o.host, strconv.Itoa(int(o.port))), Path: path}
+	a := &api{base: base.String()}
+	if o.verbose {
+		a.trace = cmd.ErrOrStderr()
+	}
+	return a
 }
 
 // action returns the long name of the option that says what to do.
@@ -128,8 +150,5 @@ func (o *options) run(ctx context.Context, action string, a *api, w io.Writer) e
 	if err != nil {
 		return err
 	}
-	if o.output == "json" {
-		return printJSON(w, found)
-	}
-	return printTables(w, found)
+	return o.print(w, found)
 }

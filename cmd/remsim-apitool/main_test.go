@@ -20,7 +20,7 @@ func execute(t *testing.T, args string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errOut bytes.Buffer
 	cmd := command()
-	status = daemon.Execute(t.Context(), cmd, joinWords(cmd.Flags(), strings.Fields(args)), &out, &errOut)
+	status = daemon.Execute(t.Context(), cmd, arguments(cmd, strings.Fields(args)), &out, &errOut)
 	return status, out.String(), errOut.String()
 }
 

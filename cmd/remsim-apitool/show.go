@@ -18,6 +18,7 @@ import (
 // A kind is one of the three things the server has, as the API names it and as it is shown.
 type kind struct {
 	name, one string
+	path      string // of the list; empty: /name
 	heading   string // of the table, columns separated by tabs
 	row       func(json.RawMessage) (string, error)
 	id        func(json.RawMessage) (string, error) // nil: the API has a path for a single one

@@ -122,10 +122,12 @@ func prepare(cmd *cobra.Command, running *bool) {
 	}
 }
 
-// complete says what a shell completes: no arguments, and after options the words they take; any string
+// complete says what a shell completes: no arguments, unless cmd says which, and after options the words they take; any string
 // may be a file's name, which is left to the shell.
 func complete(cmd *cobra.Command) {
-	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	if cmd.ValidArgsFunction == nil {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Value.Type() == "string" {
 			return

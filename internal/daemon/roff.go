@@ -77,6 +77,9 @@ func (r *roff) synopsis(cmd *cobra.Command) {
 			s += " " + o.roff(o.short)
 		}
 	}
+	if _, args, ok := strings.Cut(cmd.Use, " "); ok {
+		s += ` \fI` + escape(args) + `\fR`
+	}
 	r.text(s + ` [\fIOPTION\fR]...`)
 }
 
