@@ -168,14 +168,8 @@ func await(t *testing.T, p *rig.Proc, mark int, parts ...string) string {
 // eventually asks until there is no error.
 func (s *site) eventually(what string, ask func() error) {
 	s.t.Helper()
-	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
-		err := ask()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("%s: not within %v: %v", what, soon, err)
-		}
+	if err := rig.Eventually(soon, what, ask); err != nil {
+		s.t.Fatal(err)
 	}
 }
 

@@ -92,6 +92,19 @@ func Sources(root string) error {
 	return nil
 }
 
+// Eventually asks until there is no error, for d at most.
+func Eventually(d time.Duration, what string, ask func() error) error {
+	for end := time.Now().Add(d); ; time.Sleep(10 * time.Millisecond) {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s: not within %v: %w", what, d, err)
+		}
+	}
+}
+
 // A Readers is a pcscd with virtual readers and remsim-simulator's cards in them.
 type Readers struct {
 	PCSCD *simulator.PCSCD
