@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"go.uber.org/goleak"
+
+	"remsim/internal/simtrace"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -247,6 +250,40 @@ func TestHolders(t *testing.T) {
 	}
 	if err := (&BusyError{Holders: Host{Proc: fstest.MapFS{}}.Holders(d)}).Error(); !strings.Contains(err, "another program") {
 		t.Error(err)
+	}
+}
+
+// The rules for udev name every device there is.
+func TestUdevRules(t *testing.T) {
+	text, err := os.ReadFile("../../contrib/udev/60-remsim.rules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range append(simtrace.Models(), simtrace.OldDFU()...) {
+		found := false
+		for line := range strings.Lines(string(text)) {
+			_, product, _ := strings.Cut(line, `ATTR{idProduct}=="`)
+			product, rest, _ := strings.Cut(product, `"`)
+			found = found || strings.Contains(line, fmt.Sprintf(`ATTR{idVendor}=="%04x"`, m.Vendor)) &&
+				slices.Contains(strings.Split(product, "|"), fmt.Sprintf("%04x", m.Product)) &&
+				strings.TrimSpace(rest) == `, MODE="0660", GROUP="plugdev"`
+		}
+		if !found {
+			t.Errorf("no rule for %s (%04x:%04x)", m.Name, m.Vendor, m.Product)
+		}
+	}
+}
+
+func TestDriver(t *testing.T) {
+	host := Host{Sys: fstest.MapFS{
+		sysDevices + "/1-1.2:1.1/driver": {Data: []byte("../../../../bus/usb/drivers/usbfs"), Mode: fs.ModeSymlink},
+		sysDevices + "/1-1.2:1.2/driver": {Data: []byte("../../../../bus/usb/drivers/cdc_acm"), Mode: fs.ModeSymlink},
+	}}
+	for i, want := range []string{"", ProgramDriver, "cdc_acm"} {
+		target := Target{Device: Device{Path: "1-1.2"}, Interface: Interface{Config: 1, Number: uint8(i)}}
+		if got := host.Driver(target); got != want {
+			t.Errorf("interface %d: driver %q, want %q", i, got, want)
+		}
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 func TestNotBuilt(t *testing.T) {
 	_, open := Bank{}.Open(context.Background(), bankd.Slot{})
 	watch := Bank{}.Watch(context.Background(), nil)
-	for what, err := range map[string]error{"Check": Bank{}.Check(bankd.Slot{}), "Open": open, "Watch": watch} {
+	_, look := Bank{}.Look(context.Background())
+	for what, err := range map[string]error{"Check": Bank{}.Check(bankd.Slot{}), "Open": open, "Watch": watch, "Look": look} {
 		if err == nil || !strings.Contains(err.Error(), "built with cgo") {
 			t.Errorf("%s: %v", what, err)
 		}

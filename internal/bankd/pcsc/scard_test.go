@@ -303,6 +303,26 @@ func TestNoCard(t *testing.T) {
 	}
 }
 
+// A single look shows all readers and the ATRs of their cards, which hear nothing of it.
+func TestSingleLook(t *testing.T) {
+	card := newScripted(0)
+	insert(t, 0, card)
+	seen, err := Bank{}.Look(context.Background())
+	if err != nil || len(seen) != readers {
+		t.Fatalf("%v, %v, want %d readers", seen, err, readers)
+	}
+	for i, r := range seen {
+		if i == 0 && (!r.Present || !bytes.Equal(r.ATR, card.ATR())) || i > 0 && r.Present {
+			t.Errorf("reader %d: %+v", i, r)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := (Bank{}).Look(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits for it: %v", err)
+	}
+}
+
 // A reader is found by a pattern, and by the name that Watch reports, whatever that is.
 func TestOddName(t *testing.T) {
 	for i := 4; i < readers; i++ {
@@ -651,6 +671,9 @@ func TestService(t *testing.T) {
 	_, err := Bank{}.Open(context.Background(), slotOf(reader(0)))
 	if !errors.Is(err, bankd.ErrNoService) {
 		t.Errorf("Open: %v", err)
+	}
+	if seen, err := (Bank{}).Look(context.Background()); !errors.Is(err, bankd.ErrNoService) {
+		t.Errorf("Look: %v, %v", seen, err)
 	}
 	start(t, readers)
 	await(t, 0, true, long)
