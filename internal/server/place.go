@@ -243,7 +243,10 @@ func (p *place) lost() {
 		case MapDeleting:
 			p.enter(m, MapDeleteReq)
 		}
-		m.owed = m.leaving()
+		if !m.owed && m.leaving() {
+			m.owed = true
+			p.bank.state.noteMap(SlotmapChanged, m)
+		}
 	}
 }
 
