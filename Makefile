@@ -19,10 +19,11 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 .PHONY: help build man driver demo test bench lint fuzz soak install install-driver clean
 
 help:
-	@echo 'make build    the programs, in bin/, with their manual pages and completions'
+	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
 	@echo 'make man      the manual pages and completions, and doc/manual.md, from the programs'"'"' help'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
+	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
@@ -53,6 +54,10 @@ test lint:
 	@go build -o .cache/check ./.ci/check
 	@.cache/check $(filter lint,$@) </dev/null
 
+test-usb:
+	@contrib/install-deps test
+	go test -count=1 -v ./internal/e2e/usb </dev/null
+
 # The figures of doc/performance.md stand below its marker.
 bench:
 	@contrib/install-deps test
@@ -75,11 +80,12 @@ soak:
 # Doesn't build: root often has no Go in its PATH.
 install: install-driver
 	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc'
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc' '$(DESTDIR)$(DOCDIR)/event-scripts'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
 	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
 	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
+	install contrib/event-scripts/* '$(DESTDIR)$(DOCDIR)/event-scripts'
 
 # Files of the bundle are replaced, not written to, as pcscd may have them loaded. The links are where serial drivers are,
 # and where reader files for the C suite's driver look for it, unless that is there. Readers that are set up stay.
