@@ -241,7 +241,8 @@ func (s *State) commit(batch []*txn) error {
 	s.mu.Lock()
 	settled := s.settled
 	s.settled = settlement{}
-	changes := settled.changes(s)
+	ended := settled.changes(s)
+	changes := ended
 	all := &plan{s: s}
 	for _, t := range batch {
 		p := &plan{s: s, under: all}
@@ -266,6 +267,12 @@ func (s *State) commit(batch []*txn) error {
 
 	s.mu.Lock()
 	defer s.unlock()
+	for _, c := range ended {
+		if told, ok := c.(Told); ok && s.clients[told.Client] != nil {
+			s.clients[told.Client].stale = false
+			s.release(s.clients[told.Client])
+		}
+	}
 	for _, t := range batch {
 		if t.err == nil {
 			s.apply(t)
@@ -324,12 +331,7 @@ func (s *State) end(m *mapping, when time.Time) {
 	p := s.place(m.Bank)
 	delete(s.byClient, m.Client)
 	p.bank.freed[p.nr] = true
-	c := s.clients[m.Client]
-	if m.inherited && (c == nil || c.told.none() && (c.peer == nil || c.peer.tells == 0)) {
-		// An earlier server may have told the client of it.
-		s.believe(m.Client, m.Bank)
-	}
-	s.settleClient(m.Client)
+	s.outdate(m)
 	s.forget(p, p.delete(m))
 	m.deleted = when
 	s.markPlace(p)
@@ -338,6 +340,22 @@ func (s *State) end(m *mapping, when time.Time) {
 
 // someBankd stands for the address of a bankd that an earlier server has told.
 var someBankd = netip.AddrPortFrom(netip.IPv4Unspecified(), bankdPort)
+
+// outdate notes that the client of a map that ends may have been told of it.
+func (s *State) outdate(m *mapping) {
+	if s.store == nil {
+		return
+	}
+	c := s.clients[m.Client]
+	if m.inherited && (c == nil || c.told.none() && (c.peer == nil || c.peer.tells == 0)) {
+		s.believe(m.Client, m.Bank) // by an earlier server
+	} else if c == nil {
+		c = &client{slot: m.Client}
+		s.clients[m.Client] = c
+	}
+	s.clients[m.Client].stale = true
+	s.settleClient(m.Client)
+}
 
 // believe notes that a client may have been told of a bank slot by an earlier server.
 func (s *State) believe(c slot.Client, b slot.Bank) {
@@ -547,7 +565,8 @@ func (t settlement) changes(s *State) []Change {
 		}
 	}
 	for c := range t.beliefs {
-		if cl := s.clients[c]; cl == nil || cl.told.none() {
+		cl := s.clients[c]
+		if m := s.byClient[c]; cl == nil || cl.told.none() || m != nil && m.Bank == cl.told.Bank {
 			l = append(l, Told{c})
 		}
 	}

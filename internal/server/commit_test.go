@@ -72,14 +72,15 @@ func (s *testStore) Commit(_ context.Context, base uint64, changes []Change) (ui
 				panic(fmt.Sprintf("%s is wanted where %s is", c.Map, was.Map))
 			}
 			s.wanted[c.Bank] = c.StoredMap
-			delete(s.beliefs, c.Client)
 		case End:
 			if was := s.wanted[c.Bank]; was.Map != c.Map {
 				panic(fmt.Sprintf("%s ends where %s is wanted", c.Map, was.Map))
 			}
 			delete(s.wanted, c.Bank)
 			s.owed[c.Map] = c.Removal
-			s.beliefs[c.Client] = c.Bank
+			if _, ok := s.beliefs[c.Client]; !ok {
+				s.beliefs[c.Client] = c.Bank
+			}
 		case Removed:
 			delete(s.owed, c.Map)
 		case Told:

@@ -281,6 +281,8 @@ func (m *model) move(sm slot.Map) {
 func (m *model) tellStep(c *modelClient) bool {
 	t, n := m.s.tell(c.peer)
 	if n != 0 {
+		for !t.none() && m.s.outdated(c.slot) && m.s.flush(context.Background()) != nil {
+		}
 		c.told = append(c.told, tellN{t, n})
 	}
 	return n != 0

@@ -368,7 +368,7 @@ func (s *session) client(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectC
 	for {
 		select {
 		case <-p.wake:
-			s.tell(p, log)
+			s.tell(ctx, p, log)
 		case <-s.conn.Done():
 			return true
 		}
@@ -422,12 +422,15 @@ func (s *session) assign(p *clientPeer, log *logrus.Entry) {
 }
 
 // tell sends a client what it should use, when that isn't what it was told.
-func (s *session) tell(p *clientPeer, log *logrus.Entry) {
+func (s *session) tell(ctx context.Context, p *clientPeer, log *logrus.Entry) {
 	t, n := s.state.tell(p)
 	if n == 0 {
 		return
 	}
 	log = log.WithFields(logrus.Fields{"slot": t.Bank.String(), "bankd": t.Bankd.String()})
+	if !t.none() && s.state.outdated(p.slot) {
+		s.state.flushed(ctx, log)
+	}
 	log.Info("told its bankd")
 	late := time.AfterFunc(answerTimeout, func() { log.Warnf("no configClientBankRes within %s", answerTimeout) })
 	s.conn.Request(&rspro.ConfigClientBankReq{Bank: t.Bank, Bankd: t.Bankd}, 0, func(m rspro.Message, err error) {

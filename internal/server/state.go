@@ -116,6 +116,7 @@ func LoadState(ctx context.Context, store Store) (*State, error) {
 	}
 	for _, b := range snap.Beliefs {
 		s.believe(b.Client, b.Bank)
+		s.clients[b.Client].stale = true
 	}
 	for _, a := range snap.IDs {
 		s.assign(a)
@@ -141,6 +142,7 @@ type client struct {
 	// told is what the client may believe from earlier connections; zero: nothing.
 	told   Target
 	rumour bool // told is known from nothing but a bankd's list
+	stale  bool // there is a Belief of it in the store
 }
 
 // A Target is what a client is told to use.
@@ -430,7 +432,7 @@ func (s *State) dropClient(p *clientPeer) {
 
 // release forgets a client that isn't connected and believes nothing.
 func (s *State) release(c *client) {
-	if c.peer == nil && c.told.none() {
+	if c.peer == nil && c.told.none() && !c.stale {
 		delete(s.clients, c.slot)
 	}
 }
@@ -461,6 +463,9 @@ func (s *State) tell(p *clientPeer) (Target, uint64) {
 			return Target{}, 0
 		}
 		c.told, c.rumour = t, false
+		if c.stale {
+			s.settleClient(c.slot)
+		}
 		return s.tells(p, t)
 	case believes.none():
 	case m != nil && m.Bank == believes.Bank: // the bankd will be back
@@ -469,6 +474,15 @@ func (s *State) tell(p *clientPeer) (Target, uint64) {
 		return s.tells(p, Target{believes.Bank, netip.AddrPortFrom(netip.IPv4Unspecified(), 0)})
 	}
 	return Target{}, 0
+}
+
+// outdated reports whether what is stored of a client is that it believes in another map than the one it is about to be told of. Were
+// that so at a restart, the client would be told to leave what it uses.
+func (s *State) outdated(c slot.Client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cl := s.clients[c]
+	return cl != nil && cl.stale && !cl.told.none()
 }
 
 func (s *State) tells(p *clientPeer, t Target) (Target, uint64) {

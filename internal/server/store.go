@@ -72,7 +72,7 @@ type Removal struct {
 	Deleted time.Time // when its end was asked for
 }
 
-// A Belief is a client that is in no wanted map and may believe to be in one: it is to be told that it isn't.
+// A Belief is a client that may believe to be in a map that isn't wanted any more: it is to be told otherwise.
 type Belief struct {
 	slot.Client
 	Bank slot.Bank // that it was told to use
@@ -110,11 +110,10 @@ func (k ClientKey) String() string {
 type Change interface{ isChange() }
 
 type (
-	// Want has a map be wanted; what is believed of its client is void. The caller sees to it that neither slot is in
-	// a wanted map.
+	// Want has a map be wanted. The caller sees to it that neither slot is in a wanted map.
 	Want struct{ StoredMap }
-	// End has a map not be wanted any more: it is a Removal from then on, and there is a Belief of its client. A map that isn't stored
-	// has an end like others.
+	// End has a map not be wanted any more: it is a Removal from then on, and there is a Belief of its client, unless there is
+	// one already: then the client wasn't told of this map. A map that isn't stored has an end like others.
 	End struct{ Removal }
 	// Removed ends a Removal.
 	Removed struct{ slot.Map }

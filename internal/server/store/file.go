@@ -353,6 +353,8 @@ type writer struct {
 	undo    []undo
 }
 
+func (w *writer) has(t table, key []byte) bool { return w.buckets[t].Get(key) != nil }
+
 func (w *writer) put(t table, key, value []byte) error {
 	w.before(t, key)
 	w.head.add(t, key, value)

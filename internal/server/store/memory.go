@@ -68,6 +68,11 @@ func (m *memory) Watch(ctx context.Context, after uint64) iter.Seq2[server.Trans
 // Close implements server.Store; a store in memory may be used again, by the next server.
 func (m *memory) Close() error { return nil }
 
+func (m *memory) has(t table, key []byte) bool {
+	_, ok := m.records[t][string(key)]
+	return ok
+}
+
 func (m *memory) put(t table, key, value []byte) error {
 	m.records[t][string(key)] = value
 	return nil

@@ -119,6 +119,7 @@ const (
 
 // tables is where records are: a file in a transaction, or memory.
 type tables interface {
+	has(t table, key []byte) bool
 	put(t table, key, value []byte) error
 	remove(t table, key []byte) error
 }
@@ -129,15 +130,13 @@ func apply(to tables, changes []server.Change) (starts uint64, err error) {
 		switch c := c.(type) {
 		case server.Want:
 			key, value := mapRecord(c.StoredMap)
-			if err = to.put(tableMaps, key, value); err == nil {
-				err = to.remove(tableBeliefs, appendClient(nil, c.Client))
-			}
+			err = to.put(tableMaps, key, value)
 		case server.End:
 			if err = to.remove(tableMaps, appendBank(nil, c.Bank)); err == nil {
 				err = to.put(tableRemovals, removalKey(c.Map), removalValue(c.Removal))
 			}
-			if err == nil {
-				err = to.put(tableBeliefs, appendClient(nil, c.Client), appendBank(nil, c.Bank))
+			if key := appendClient(nil, c.Client); err == nil && !to.has(tableBeliefs, key) {
+				err = to.put(tableBeliefs, key, appendBank(nil, c.Bank))
 			}
 		case server.Removed:
 			err = to.remove(tableRemovals, removalKey(c.Map))
