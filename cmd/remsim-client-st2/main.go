@@ -117,7 +117,7 @@ func serveMany(ctx context.Context, cfg cardem.Config, o *options, env cardem.En
 	defer signal.Stop(reload)
 	err = fleet.Run(ctx, fleetConfig, fleet.Env{
 		Log:     env.Log,
-		Devices: host.Devices,
+		Devices: (&usb.Watch{Host: host}).Devices,
 		Serve: func(ctx context.Context, s fleet.Seat) error {
 			cfg, env := cfg, env
 			cfg.Slot.Slot = s.Slot

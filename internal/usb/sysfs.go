@@ -22,7 +22,18 @@ var ErrNoUSB = errors.New("no USB here: /sys/" + sysDevices + " doesn't exist")
 
 // Devices returns all devices that are attached but hubs at the roots, in the order of their paths. One that goes
 // while it is looked at is left out.
-func (h Host) Devices() ([]Device, error) {
+func (h Host) Devices() ([]Device, error) { return new(Watch{Host: h}).Devices() }
+
+// A Watch lists the devices of a host again and again, at less cost than Host.Devices: of a device it has seen it reads
+// the address only, which is another one each time that a device is plugged. It isn't for use by several goroutines.
+type Watch struct {
+	Host  Host
+	known map[string]Device // by their paths
+}
+
+// Devices is as Host.Devices.
+func (w *Watch) Devices() ([]Device, error) {
+	h := w.Host
 	entries, err := fs.ReadDir(h.Sys, sysDevices)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoUSB
@@ -31,24 +42,42 @@ func (h Host) Devices() ([]Device, error) {
 		return nil, fmt.Errorf("list USB devices: %w", err)
 	}
 	var devices []Device
+	now := make(map[string]Device, len(w.known))
 	for _, e := range entries {
-		if ValidPath(e.Name()) {
-			if d, ok := h.device(e.Name()); ok {
-				devices = append(devices, d)
-			}
+		name := e.Name()
+		if !ValidPath(name) {
+			continue
+		}
+		d, ok := w.known[name]
+		if address, there := h.text(name, "devnum"); !ok || !there || address != strconv.Itoa(int(d.Address)) {
+			d, ok = h.device(name)
+		}
+		if !ok {
+			continue
+		}
+		devices = append(devices, d)
+		if d.Active != 0 { // else there will be more to see
+			now[name] = d
 		}
 	}
+	w.known = now
 	slices.SortFunc(devices, func(a, b Device) int { return ComparePaths(a.Path, b.Path) })
 	return devices, nil
+}
+
+// text reads an attribute of a device.
+func (h Host) text(name, attribute string) (s string, ok bool) {
+	b, err := fs.ReadFile(h.Sys, path.Join(sysDevices, name, attribute))
+	return strings.TrimSpace(string(b)), err == nil
 }
 
 // device reads what there is to know of a device; !ok: it has gone.
 func (h Host) device(name string) (d Device, ok bool) {
 	ok = true
 	text := func(attribute string, must bool) string {
-		b, err := fs.ReadFile(h.Sys, path.Join(sysDevices, name, attribute))
-		ok = ok && (err == nil || !must)
-		return strings.TrimSpace(string(b))
+		s, there := h.text(name, attribute)
+		ok = ok && (there || !must)
+		return s
 	}
 	number := func(attribute string, base, bits int) uint16 {
 		n, err := strconv.ParseUint(text(attribute, true), base, bits)

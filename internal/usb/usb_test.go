@@ -125,6 +125,50 @@ func TestDevicesUnready(t *testing.T) {
 	}
 }
 
+// A Watch sees what changes, and reads again what is plugged anew.
+func TestWatch(t *testing.T) {
+	sys := plug("1-1", "1d50:60e3", "aa", firmware(cardem0))
+	w := &Watch{Host: Host{Sys: sys}}
+	serials := func() (s string) {
+		t.Helper()
+		devices, err := w.Devices()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range devices {
+			s += fmt.Sprintf("%s=%s,%d ", d.Path, d.Serial, d.Active)
+		}
+		return s
+	}
+	set := func(attribute, text string) {
+		sys[sysDevices+"/"+attribute] = &fstest.MapFile{Data: []byte(text + "\n")}
+	}
+	step := func(what, want string) {
+		t.Helper()
+		if got := serials(); got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	step("first look", "1-1=aa,1 ")
+	set("1-1/serial", "bb")
+	step("the same device", "1-1=aa,1 ")
+	set("1-1/devnum", "99")
+	set("1-1/bConfigurationValue", "")
+	step("plugged anew", "1-1=bb,0 ")
+	set("1-1/bConfigurationValue", "1")
+	step("configured", "1-1=bb,1 ")
+	maps.Copy(sys, plug("1-2", "1d50:4004", "cc", firmware(cardem0)))
+	step("another one", "1-1=bb,1 1-2=cc,1 ")
+	delete(sys, sysDevices+"/1-1/devnum")
+	step("on its way out", "1-2=cc,1 ")
+	for name := range sys {
+		if strings.HasPrefix(name, sysDevices+"/1-2/") {
+			delete(sys, name)
+		}
+	}
+	step("gone", "")
+}
+
 func TestChoose(t *testing.T) {
 	one := plug("1-1", "1d50:60e3", "aa", firmware(cardem0, dfu))
 	two := plug("2-1.4", "1d50:4004", "bb", firmware(cardem0, cardem1, dfu))
