@@ -53,7 +53,10 @@ func readContract(t testing.TB, h http.Handler) *contract {
 
 // checked returns h with each answer of v2 checked against the OpenAPI document.
 func checked(t testing.TB, h http.Handler) http.Handler {
-	c := readContract(t, h)
+	return readContract(t, h).checked(t, h)
+}
+
+func (c *contract) checked(t testing.TB, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, v2Path+"/") {
 			h.ServeHTTP(w, r)

@@ -38,6 +38,7 @@ type site struct {
 	log          *logtest.Hook
 	http.Handler              // that checks its answers
 	raw          http.Handler // that doesn't
+	doc          *contract
 	stop         func()
 }
 
@@ -65,7 +66,8 @@ func inSite(t *testing.T, test func(t *testing.T, s *site)) {
 		}()
 		s.state = <-state
 		s.raw = Handler(s.state, log.WithField("cat", "DREST"))
-		s.Handler = checked(t, s.raw)
+		s.doc = readContract(t, s.raw)
+		s.Handler = s.doc.checked(t, s.raw)
 		s.stop = func() {
 			cancel()
 			if err := <-ended; err != nil {
