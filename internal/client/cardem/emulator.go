@@ -208,9 +208,7 @@ func (e *emulator) bulk(j *simtrace.Joiner, transfer []byte) {
 func (e *emulator) message(m simtrace.Message) {
 	switch m := m.(type) {
 	case *simtrace.RxData:
-		if err := e.received(m); err != nil {
-			e.strange("RX_DATA", err)
-		}
+		e.hear(m, func() bool { return true })
 	case *simtrace.Status:
 		e.status(m)
 	case *simtrace.PTS:
@@ -263,43 +261,48 @@ func (e *emulator) status(m *simtrace.Status) {
 
 // release has h taken as a command of the modem's unless there was another one.
 func (e *emulator) release(h *held) {
-	e.mu.Lock()
-	ok := e.held == h && !down(e.phys)
-	if ok {
-		e.held = nil
-	}
-	e.mu.Unlock()
-	if ok {
-		e.message(h.m)
-	}
+	e.hear(h.m, func() bool { return e.held == h && !down(e.phys) })
 }
 
 // down reports whether a card is in reset, or without power.
 func down(p slot.Phys) bool { return p.Reset || p.VCC == slot.Off }
 
-// received: the modem has sent a part of a command.
-func (e *emulator) received(m *simtrace.RxData) error {
+// hear takes a part of a command of the modem's, if counts, which is called with mu, says that it is one.
+func (e *emulator) hear(m *simtrace.RxData, counts func() bool) {
 	ready := e.core.Ready()
+	var guessed simtrace.Case
+	var err error
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if down(e.phys) {
-		if ready && m.Flags&simtrace.Header != 0 {
-			e.held = &held{m, time.Now()}
-			return nil
-		}
-		return fmt.Errorf("%d bytes while the modem holds the card in reset", len(m.Data))
+	if counts() {
+		guessed, err = e.received(m, ready)
 	}
-	if m.Flags&simtrace.Header != 0 {
+	e.mu.Unlock()
+	if guessed != 0 {
+		e.log.WithFields(logrus.Fields{"cla": octet(m.Data[0]), "ins": octet(m.Data[1]), "case": int(guessed)}).
+			Warn("unknown command: its case is a guess (--apdu-table has room for it)")
+	}
+	if err != nil {
+		e.strange("RX_DATA", err)
+	}
+}
+
+// received: the modem has sent a part of a command, which may be an unknown one. Requires mu.
+func (e *emulator) received(m *simtrace.RxData, ready bool) (guessed simtrace.Case, err error) {
+	header := m.Flags&simtrace.Header != 0
+	if down(e.phys) {
+		if ready && header {
+			e.held = &held{m, time.Now()}
+			return 0, nil
+		}
+		return 0, fmt.Errorf("%d bytes while the modem holds the card in reset", len(m.Data))
+	}
+	if header {
 		e.void()
 		e.held = nil
 	}
 	step, err := e.segments.Receive(m)
 	if err != nil {
-		return err
-	}
-	if c := step.Guessed; c != 0 {
-		e.log.WithFields(logrus.Fields{"cla": octet(m.Data[0]), "ins": octet(m.Data[1]), "case": int(c)}).
-			Warn("unknown command: its case is a guess (--apdu-table has room for it)")
+		return 0, err
 	}
 	if e.present == nil {
 		x := &exchange{}
@@ -316,10 +319,10 @@ func (e *emulator) received(m *simtrace.RxData) error {
 	case step.TPDU != nil:
 		j.tpdu = step.TPDU
 	default:
-		return nil
+		return step.Guessed, nil
 	}
 	e.post(j)
-	return nil
+	return step.Guessed, nil
 }
 
 func octet(b byte) string { return fmt.Sprintf("%02X", b) }
@@ -424,11 +427,12 @@ func (e *emulator) answer(j job, response []byte) {
 // expire: the modem had time enough to send the data of an unknown command.
 func (e *emulator) expire(x *exchange) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	if x.ctx.Err() != nil || !e.segments.Asked() {
+		e.mu.Unlock()
 		return
 	}
 	cla, ins := e.segments.Expired()
+	e.mu.Unlock()
 	e.log.WithFields(logrus.Fields{"cla": octet(cla), "ins": octet(ins)}).Warn("the modem has no data for an unknown command: taken as case 2 from now on")
 }
 
@@ -507,14 +511,16 @@ func (e *emulator) send(ctx context.Context, messages ...simtrace.Message) error
 	}
 	err := e.dev.Write(ctx, b)
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	switch {
 	case err == nil:
 		e.failures = 0
 	case ctx.Err() == nil && !e.gone:
-		if e.failures++; e.failures == maxFailures {
-			e.lost(fmt.Errorf("%w: it doesn't take what is sent: %w", errGone, err))
-		}
+		e.failures++
+	}
+	hopeless := err != nil && e.failures >= maxFailures
+	e.mu.Unlock()
+	if hopeless {
+		e.lost(fmt.Errorf("%w: it doesn't take what is sent: %w", errGone, err))
 	}
 	return err
 }
