@@ -40,7 +40,7 @@ func TestCommandLine(t *testing.T) {
 		{"--rspro", 2, []string{"--rspro", "want one of"}},
 		{"--rest-listen", 2, []string{"--rest-listen", "missing"}},
 		{"now", 2, []string{`"now"`, "options only"}},
-		{"--rspro-listen 203.0.113.1:9998", 1, []string{"listen for RSPRO on 203.0.113.1:9998", "assign"}},
+		{"--log-level error --rspro-listen 203.0.113.1:9998", 1, []string{"listen for RSPRO on 203.0.113.1:9998", "assign"}},
 	} {
 		var out, errOut bytes.Buffer
 		status := daemon.Execute(t.Context(), command(), strings.Fields(tt.args), &out, &errOut)

@@ -99,8 +99,8 @@ section Files.`,
 	export := &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Write what is in a server's file as JSON",
-		Long: `Writes what is in a server's file as JSON to FILE, which mustn't be there yet, or to standard output. Nothing is changed.`,
-		Args: cobra.MaximumNArgs(1),
+		Long:  `Writes what is in a server's file as JSON to FILE, which mustn't be there yet, or to standard output. Nothing is changed.`,
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := from.file()
 			if err != nil {

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"remsim/internal/slot"
 )
 
@@ -606,29 +604,22 @@ func (s *State) settling() {
 const settleDelay = time.Second
 
 // settle stores what has settled, soon after it has, until ctx ends, and then the last of it.
-func (s *State) settle(ctx context.Context, log *logrus.Entry) error {
+func (s *State) settle(ctx context.Context) error {
 	for {
 		select {
 		case <-s.unsettled:
 		case <-ctx.Done():
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDelay)
 			defer cancel()
-			s.flushed(end, log)
+			s.flush(end) //nolint:errcheck // the store is logged
 			return nil
 		}
 		timer := time.NewTimer(settleDelay)
 		select {
 		case <-timer.C:
-			s.flushed(ctx, log)
+			s.flush(ctx) //nolint:errcheck // it will be stored with the next change
 		case <-ctx.Done():
 			timer.Stop()
 		}
-	}
-}
-
-// flushed is flush, with its failure logged.
-func (s *State) flushed(ctx context.Context, log *logrus.Entry) {
-	if err := s.flush(ctx); err != nil {
-		log.WithError(err).Warn("what bankds and clients have confirmed isn't stored yet; they may be asked for it again after a restart")
 	}
 }

@@ -450,6 +450,33 @@ func TestSettle(t *testing.T) {
 	})
 }
 
+// TestStoreLogged checks that a store that fails is logged once, and that it is well again.
+func TestStoreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newTestStore()
+		inWorldOf(t, Env{Store: store}, Config{}, func(w *world) {
+			store.fail = func() error { return syscall.EIO }
+			for i := range uint16(3) {
+				if err := w.Create(pair(i, i)); !errors.Is(err, syscall.EIO) {
+					t.Errorf("created: %v", err)
+				}
+			}
+			store.fail = nil
+			w.create(pair(1, 1))
+			var l []string
+			for _, e := range w.log.AllEntries() {
+				if e.Data["cat"] == "DSLOTMAP" {
+					l = append(l, fmt.Sprint(e.Level, " ", e.Message, " ", e.Data["error"], e.Data["err"]))
+				}
+			}
+			if got := strings.Join(l, "\n"); len(l) != 2 || !strings.HasPrefix(l[0], "error changes can't be stored") ||
+				!strings.Contains(l[0], syscall.EIO.Error()) || !strings.HasPrefix(l[1], "info changes are stored again") {
+				t.Errorf("logged:\n%s", got)
+			}
+		})
+	})
+}
+
 // TestGivenAgain checks that a client that asks for a slot gets the same one after it and the server were started anew, that two of the same
 // key get different ones, and that a dead one's is given to the next.
 func TestGivenAgain(t *testing.T) {

@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	defer rsproLn.Close()
 	state := NewState()
 	if env.Store != nil {
-		if state, err = LoadState(ctx, env.Store); err != nil {
+		if state, err = LoadState(ctx, &loggedStore{Store: env.Store, log: env.Log.WithField("cat", "DSLOTMAP")}); err != nil {
 			return fmt.Errorf("server: load the state: %w", err)
 		}
 	}
@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		restLog.WithField("addr", restLn.Addr().String()).Info("listening for REST")
 	}
 	rsproLog.WithField("addr", rsproLn.Addr().String()).Info("listening for RSPRO")
-	services = append(services, func() error { return state.settle(ctx, env.Log.WithField("cat", "DSLOTMAP")) })
+	services = append(services, func() error { return state.settle(ctx) })
 	if env.OnReport != nil {
 		env.OnReport(ctx, state.Report)
 	}
@@ -102,4 +102,24 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	env.Log.WithField("cat", "DMAIN").Info("ended")
 	return errors.Join(errs...)
+}
+
+// A loggedStore says when it begins to fail and when it doesn't any more.
+type loggedStore struct {
+	Store
+	log     *logrus.Entry
+	failing bool // State commits one transaction at a time
+}
+
+// Commit implements Store.
+func (s *loggedStore) Commit(ctx context.Context, base uint64, changes []Change) (uint64, error) {
+	revision, err := s.Store.Commit(ctx, base, changes)
+	switch {
+	case err != nil && !s.failing:
+		s.log.WithError(err).Error("changes can't be stored: they are refused")
+	case err == nil && s.failing:
+		s.log.Info("changes are stored again")
+	}
+	s.failing = err != nil
+	return revision, err
 }

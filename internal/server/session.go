@@ -429,7 +429,7 @@ func (s *session) tell(ctx context.Context, p *clientPeer, log *logrus.Entry) {
 	}
 	log = log.WithFields(logrus.Fields{"slot": t.Bank.String(), "bankd": t.Bankd.String()})
 	if !t.none() && s.state.outdated(p.slot) {
-		s.state.flushed(ctx, log)
+		s.state.flush(ctx) //nolint:errcheck // a client that is told late is worse
 	}
 	log.Info("told its bankd")
 	late := time.AfterFunc(answerTimeout, func() { log.Warnf("no configClientBankRes within %s", answerTimeout) })

@@ -93,8 +93,8 @@ type file struct {
 	mu     sync.Mutex // over a transaction
 	db     *bolt.DB   // nil: closed
 	broken error      // why no transaction is possible any more; nil: they are
-	// undo is what brings back what was before transactions that were refused and that the file has all the same: when the last
-	// of all its syncs fails, nobody knows what of it is on the disk.
+	// undo is what brings back what was before transactions that were refused and that the file has all the same, since the second
+	// of the two syncs failed. It is here only as long as the disk refuses that, too.
 	undo []undo
 }
 
@@ -410,17 +410,8 @@ func (f *file) Commit(_ context.Context, base uint64, changes []server.Change) (
 
 // write is a transaction; it first undoes what isn't to be there.
 func (w *writer) write(tx *bolt.Tx, base uint64, changes []server.Change, refused []undo) (err error) {
-	for i := len(refused) - 1; i >= 0; i-- {
-		u := refused[i]
-		b := tx.Bucket(u.bucket)
-		if u.value == nil {
-			err = b.Delete(u.key)
-		} else {
-			err = b.Put(u.key, u.value)
-		}
-		if err != nil {
-			return err
-		}
+	if err := restore(tx, refused); err != nil {
+		return err
 	}
 	if w.head, err = readHead(tx); err != nil {
 		return err
@@ -459,7 +450,24 @@ func (f *file) failed(why error, id int, u []undo) {
 	}
 	if last == id {
 		f.undo = append(f.undo, u...)
+		// If that fails, too, the next transaction begins with it.
+		if guard(func() error { return f.db.Update(func(tx *bolt.Tx) error { return restore(tx, f.undo) }) }) == nil {
+			f.undo = nil
+		}
 	}
+}
+
+// restore brings back what was before a transaction.
+func restore(tx *bolt.Tx, l []undo) (err error) {
+	for i := len(l) - 1; i >= 0 && err == nil; i-- {
+		b := tx.Bucket(l[i].bucket)
+		if l[i].value == nil {
+			err = b.Delete(l[i].key)
+		} else {
+			err = b.Put(l[i].key, l[i].value)
+		}
+	}
+	return err
 }
 
 // Watch implements server.Store.
