@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"time"
 
 	"remsim/internal/daemon"
@@ -57,7 +58,8 @@ const within = 5 * time.Second
 
 // Peer checks whether a component is reached at addr, HOST:PORT.
 func (r *Report) Peer(ctx context.Context, n link.Network, want rspro.ComponentType, addr string) {
-	name := component(want)
+	program := link.Program(want)
+	name := strings.TrimPrefix(program, "remsim-")
 	limit, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("no answer within %v", within))
 	defer cancel()
 	s, err := link.Identify(limit, n, addr)
@@ -67,24 +69,13 @@ func (r *Report) Peer(ctx context.Context, n link.Network, want rspro.ComponentT
 			err = context.Cause(limit)
 		}
 		r.Bad(fmt.Errorf("%s %s: %w", name, addr, err),
-			fmt.Sprintf("is remsim-%s running there, are name and port right, does a firewall let them through?", name))
+			fmt.Sprintf("is %s running there, are name and port right, does a firewall let them through?", program))
 	case !s.Known:
 		r.Good("%s %s answers as RSPRO programs do; it doesn't say which it is, so it may be one of osmo-remsim's", name, addr)
 	case s.Type != want:
-		r.Bad(fmt.Errorf("%s %s: that is a remsim-%s", name, addr, component(s.Type)),
+		r.Bad(fmt.Errorf("%s %s: that is a %s", name, addr, link.Program(s.Type)),
 			"servers have port 9998 unless told otherwise, bankds 9999")
 	default:
-		r.Good("%s %s: remsim-%s %s on host %s", name, addr, name, s.Version, s.Name)
+		r.Good("%s %s: %s %s on host %s", name, addr, program, s.Version, s.Name)
 	}
-}
-
-// component returns what programs are called by.
-func component(t rspro.ComponentType) string {
-	switch t {
-	case rspro.Server:
-		return "server"
-	case rspro.Bankd:
-		return "bankd"
-	}
-	return "client"
 }

@@ -94,11 +94,11 @@ type WrongPeerError struct {
 }
 
 func (e *WrongPeerError) Error() string {
-	return fmt.Sprintf("%s is a %s, expected %s", e.Addr, program(e.Got), program(e.Want))
+	return fmt.Sprintf("%s is a %s, expected %s", e.Addr, Program(e.Got), Program(e.Want))
 }
 
-// program names the program that is a component.
-func program(t rspro.ComponentType) string {
+// Program names the program that is a component: "remsim-server".
+func Program(t rspro.ComponentType) string {
 	switch t {
 	case rspro.Client:
 		return "remsim-client"
