@@ -24,7 +24,7 @@ import (
 	"remsim/internal/testnet"
 )
 
-// A section is a part of testdata/simtrace-usb.txt, the recorded conversation of a C client with its device,
+// A section is a part of simtrace-usb.txt, which package simtrace tests with, too, the recorded conversation of a C client with its device,
 // its server and its bankd. The head of the file says what its lines are.
 type section struct {
 	title string
@@ -33,7 +33,7 @@ type section struct {
 
 func sections(t *testing.T) []section {
 	t.Helper()
-	b, err := os.ReadFile("testdata/simtrace-usb.txt")
+	b, err := os.ReadFile("../../simtrace/testdata/simtrace-usb.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
