@@ -337,18 +337,21 @@ func (j *judge) clientsTold() error {
 
 // cardsUsed fails when a client doesn't use its card and no other, or a card is powered that nobody should use.
 func (j *judge) cardsUsed() error {
+	// A command that isn't answered in a minute is so for ever.
+	ctx, cancel := context.WithTimeout(j.w.t.Context(), time.Minute)
+	defer cancel()
 	for c, u := range j.w.users() {
 		b, mapped := j.bankOf(c)
 		if !mapped {
 			if atr := u.card(); atr != nil {
 				return fmt.Errorf("%v has the ATR %x without a map", c, atr)
 			}
-			if from, err := u.transmit(j.w.t.Context()); !errors.Is(err, client.ErrNoCard) {
+			if from, err := u.transmit(ctx); !errors.Is(err, client.ErrNoCard) {
 				return fmt.Errorf("%v has no map, and a command of it ends with %v of %v", c, err, from)
 			}
 			continue
 		}
-		from, err := u.transmit(j.w.t.Context())
+		from, err := u.transmit(ctx)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%v: %w", c, err)

@@ -203,8 +203,12 @@ func (s *plainSession) transmit(m *rspro.TpduModemToCard) {
 	s.mu.Lock()
 	card := s.card
 	s.mu.Unlock()
-	if card == nil || m.From != s.client || m.To != s.at {
+	if card == nil || m.From != s.client {
 		s.b.w.t.Errorf("a command from %v to %v on a connection of %v", m.From, m.To, s.client)
+		return
+	}
+	if m.To != s.at { // the client hasn't heard yet that its map is another one
+		s.conn.Close(errLost)
 		return
 	}
 	res, err := card.Transmit(m.Data, nil)
@@ -340,7 +344,11 @@ func (m *plainClient) card() []byte {
 
 // transmit is as that of modem.
 func (m *plainClient) transmit(ctx context.Context) (slot.Bank, error) {
-	<-m.turn
+	select {
+	case <-m.turn:
+	case <-ctx.Done():
+		return slot.Bank{}, ctx.Err()
+	}
 	defer func() { m.turn <- struct{}{} }()
 	from, err := m.w.exchange(m.slot, func(cmd []byte) ([]byte, error) {
 		m.mu.Lock()

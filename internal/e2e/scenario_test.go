@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -101,15 +102,15 @@ func (s *scenario) do(f func(), format string, args ...any) {
 
 func (s *scenario) run(answers *atomic.Int64) {
 	s.populate()
-	stop := make(chan struct{})
+	ctx, stop := context.WithCancel(s.t.Context())
 	var traffic sync.WaitGroup
 	for _, u := range s.users() {
 		kick := make(chan struct{}, 1)
 		s.busy = append(s.busy, kick)
-		traffic.Go(func() { s.chatter(u, kick, stop, answers) })
+		traffic.Go(func() { s.chatter(ctx, u, kick, answers) })
 	}
 	defer traffic.Wait()
-	defer close(stop)
+	defer stop()
 	for round := range rounds {
 		s.theme = themes[s.r.IntN(len(themes))]
 		s.do(func() {}, "round %d: %s", round, s.theme.name)
@@ -170,18 +171,19 @@ func (s *scenario) victim(c slot.Client) *victim {
 var losses = []error{client.ErrNoCard, client.ErrGone, client.ErrReset}
 
 // chatter sends commands of a client, whatever becomes of them, now and then and when it is told to.
-func (s *scenario) chatter(u user, kick, stop <-chan struct{}, answers *atomic.Int64) {
+func (s *scenario) chatter(ctx context.Context, u user, kick <-chan struct{}, answers *atomic.Int64) {
 	for {
 		select {
-		case <-stop:
+		case <-ctx.Done():
 			return
 		case <-kick:
 		case <-time.After(20 * time.Second):
 		}
-		_, err := u.transmit(s.t.Context())
+		_, err := u.transmit(ctx)
 		switch {
 		case err == nil:
 			answers.Add(1)
+		case ctx.Err() != nil:
 		case !slices.ContainsFunc(losses, func(loss error) bool { return errors.Is(err, loss) }):
 			s.t.Errorf("a command fails: %v", err)
 		}

@@ -411,7 +411,11 @@ func (m *modem) history(n int) []string {
 // transmit sends one command that is never sent again, and checks that its answer belongs to it. It
 // returns whose answer it is.
 func (m *modem) transmit(ctx context.Context) (slot.Bank, error) {
-	<-m.turn
+	select {
+	case <-m.turn:
+	case <-ctx.Done():
+		return slot.Bank{}, ctx.Err()
+	}
 	defer func() { m.turn <- struct{}{} }()
 	core := m.core.Load()
 	if core == nil {
