@@ -32,32 +32,30 @@ func Main() {
 
 // What an application can be asked to do. It has at most one card.
 const (
-	Readers    = "readers"    // Reply.Names are the readers
-	Await      = "await"      // until Reader's state isn't State (0: at once), up to Timeout; Reply.State and ATR
-	Connect    = "connect"    // to the card in Reader, for it alone when Exclusive, powering it up where needed
-	Reconnect  = "reconnect"  // after How was done to the card; Reply.ATR
-	Disconnect = "disconnect" // after How was done to the card
-	Transmit   = "transmit"   // Data, Count times (0: once); Reply.Data is the last answer, or the reply says how the last one failed; Reply.Times is how long each took
-	Features   = "features"   // Reply.Data is the answer to CM_IOCTL_GET_FEATURE_REQUEST (PC/SC part 10 2.2)
+	Readers   = "readers"   // Reply.Names are the readers
+	Await     = "await"     // until Reader's state isn't State (0: at once), up to Timeout; Reply.State and ATR
+	Connect   = "connect"   // to the card in Reader and no other any more, powering it up where needed; Reply.ATR
+	Reconnect = "reconnect" // after How was done to the card; Reply.ATR
+	Transmit  = "transmit"  // Data, Count times (0: once); Reply.Data is the last answer, or the reply says how the last one failed; Reply.Times is how long each took
+	Features  = "features"  // Reply.Data is the answer to CM_IOCTL_GET_FEATURE_REQUEST (PC/SC part 10 2.2)
 )
 
-// What Reconnect and Disconnect do to the card: dwInitialization and dwDisposition of PC/SC.
+// What Reconnect does to the card: dwInitialization of PC/SC.
 const (
 	Leave   = 0
 	Warm    = 1
-	Unpower = 2 // and up again, for Reconnect
+	Unpower = 2 // and up again
 )
 
 // A Request is a call of an application.
 type Request struct {
-	Call      string
-	Reader    string
-	Exclusive bool
-	How       uint32
-	Data      []byte
-	Count     int
-	State     uint32
-	Timeout   time.Duration
+	Call    string
+	Reader  string
+	How     uint32
+	Data    []byte
+	Count   int
+	State   uint32
+	Timeout time.Duration
 }
 
 // A Reply is what came of it.
@@ -71,19 +69,14 @@ type Reply struct {
 	Times []time.Duration
 }
 
-// A Code is what a call of PC/SC returns. These are what becomes of an application whose card or pcscd goes away.
+// A Code is what a call of PC/SC returns.
 type Code uint32
 
 // Codes of pcsclite.h.
 const (
 	OK               Code = 0
-	ErrTimeout       Code = 0x8010000a
 	ErrNoCard        Code = 0x8010000c // SCARD_E_NO_SMARTCARD
 	ErrNotTransacted Code = 0x80100016
-	ErrNoService     Code = 0x8010001d
-	WarnUnresponsive Code = 0x80100066
-	WarnUnpowered    Code = 0x80100067
-	WarnReset        Code = 0x80100068 // SCARD_W_RESET_CARD
 	WarnRemoved      Code = 0x80100069 // SCARD_W_REMOVED_CARD
 )
 
@@ -91,8 +84,6 @@ const (
 const (
 	Empty   = 0x0010
 	Present = 0x0020
-	InUse   = 0x0100
-	Mute    = 0x0200
 )
 
 // An App is a running application. One call at a time.

@@ -63,14 +63,10 @@ func (s *server) answer(r Request, reply *Reply) (err error) {
 	case Await:
 		err = s.await(r, reply)
 	case Connect:
-		mode := scard.ShareShared
-		if r.Exclusive {
-			mode = scard.ShareExclusive
-		}
 		if s.card != nil {
 			_ = s.card.Disconnect(scard.LeaveCard) // it may have gone
 		}
-		if s.card, err = s.ctx.Connect(r.Reader, mode, scard.ProtocolT0); err == nil {
+		if s.card, err = s.ctx.Connect(r.Reader, scard.ShareShared, scard.ProtocolT0); err == nil {
 			err = s.readATR(reply)
 		}
 	default:
@@ -102,9 +98,6 @@ func (s *server) use(r Request, reply *Reply) (err error) {
 		if err = s.card.Reconnect(scard.ShareShared, scard.ProtocolT0, scard.Disposition(r.How)); err == nil {
 			err = s.readATR(reply)
 		}
-	case Disconnect:
-		err = s.card.Disconnect(scard.Disposition(r.How))
-		s.card = nil
 	case Transmit:
 		for range max(r.Count, 1) {
 			begin := time.Now()

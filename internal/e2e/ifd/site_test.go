@@ -253,8 +253,8 @@ func (h *host) stop() time.Duration {
 	if err := h.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Wait(soon); err != nil {
-		t.Error(err)
+	if status, err := h.Wait(soon); err != nil || status != 0 {
+		t.Errorf("pcscd's end: status %d, %v", status, err)
 	}
 	return time.Since(begin)
 }
