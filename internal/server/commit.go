@@ -320,7 +320,7 @@ func (s *State) want(w StoredMap) {
 	p, m := s.enlist(w.Map, w.Seq)
 	s.byClient[m.Client] = m
 	p.create(m)
-	m.created = w.Created
+	m.created = stampOf(w.Created)
 	s.markPlace(p)
 }
 
@@ -331,7 +331,7 @@ func (s *State) end(m *mapping, when time.Time) {
 	p.bank.freed[p.nr] = true
 	s.outdate(m)
 	s.forget(p, p.delete(m))
-	m.deleted = when
+	m.deleted = stampOf(when)
 	s.markPlace(p)
 	s.markClient(m.Client)
 }
@@ -387,7 +387,7 @@ func (m *mapping) planned() *planned {
 	if m == nil {
 		return nil
 	}
-	return &planned{StoredMap{m.Map, m.seq, m.created, m.changed}, m.adopted}
+	return &planned{StoredMap{m.Map, m.seq, m.created.time(), m.changed.time()}, m.adopted}
 }
 
 // take adds what q, which began with p, has come to.

@@ -63,12 +63,24 @@ type mapping struct {
 	// refused: the bankd said no on this connection; it is asked again on the next.
 	refused bool
 
-	created, changed, deleted time.Time
+	created, changed, deleted stamp
 	lastError                 string
 
 	seq        uint64 // order of creation
 	change     int    // its number among State.changes; 0: none
 	prev, next *mapping
+}
+
+// A stamp is a moment in the third of a time.Time's space, in nanoseconds since 1970; 0: none.
+type stamp int64
+
+func stampOf(t time.Time) stamp { return stamp(t.UnixNano()) }
+
+func (s stamp) time() time.Time {
+	if s == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(s))
 }
 
 func (m *mapping) leaving() bool { return m.state >= MapDeleteReq }
@@ -132,7 +144,7 @@ func (p *place) request() *mapping {
 
 // enter gives m, which is or was at the place, a state.
 func (p *place) enter(m *mapping, s MapState) {
-	m.state, m.changed = s, time.Now()
+	m.state, m.changed = s, stampOf(time.Now())
 	p.bank.state.noteMap(SlotmapChanged, m)
 }
 

@@ -102,7 +102,7 @@ func LoadState(ctx context.Context, store Store) (*State, error) {
 		s.seq++
 		p, m := s.enlist(r.Map, s.seq)
 		m.state, m.known, m.owed = MapDeleteReq, true, true
-		m.created, m.changed, m.deleted = r.Created, r.Deleted, r.Deleted
+		m.created, m.changed, m.deleted = stampOf(r.Created), stampOf(r.Deleted), stampOf(r.Deleted)
 		p.maps = append(p.maps, m)
 	}
 	slices.SortFunc(snap.Maps, func(a, b StoredMap) int { return cmp.Compare(a.Seq, b.Seq) })
@@ -110,7 +110,7 @@ func LoadState(ctx context.Context, store Store) (*State, error) {
 		s.seq = max(s.seq+1, w.Seq)
 		p, m := s.enlist(w.Map, s.seq)
 		m.known, m.inherited = true, true
-		m.created, m.changed = w.Created, w.Changed
+		m.created, m.changed = stampOf(w.Created), stampOf(w.Changed)
 		p.maps = append(p.maps, m)
 		s.byClient[m.Client] = m
 	}

@@ -86,7 +86,7 @@ func (p *clientPeer) view() Client {
 }
 
 func (m *mapping) view() Slotmap {
-	return Slotmap{m.Map, m.state, m.created, m.changed, m.deleted, m.adopted, m.owed, m.lastError}
+	return Slotmap{m.Map, m.state, m.created.time(), m.changed.time(), m.deleted.time(), m.adopted, m.owed, m.lastError}
 }
 
 // Slotmaps returns all maps in the order of their creation, those included that are leaving.
