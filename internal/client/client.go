@@ -40,7 +40,8 @@ type Config struct {
 }
 
 // Hardware is what a client tells of its device, in the members of that name of RSPRO
-// ComponentIdentity. What is empty is left out.
+// ComponentIdentity. What is empty is left out. A server that gives client ids (-c auto) knows a client by the host's
+// name, Serial and Version: those of several interfaces of one device have another Version each.
 type Hardware struct {
 	Manufacturer, Model, Serial, Version, Firmware string
 }

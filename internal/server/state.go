@@ -4,7 +4,7 @@
 // bankds are connected and which client slot shall use which bank slot, and
 // tells them so over RSPRO.
 //
-// State holds all of it. A change is committed there and marks the peers it
+// State holds all of it. A change is committed there (State.Commit), which has a Store keep it, and marks the peers it
 // concerns; the session of a marked peer compares what its peer should know
 // with what it was told and sends the difference; the answer updates what it was
 // told. First connect, reconnect, retry and removal all come out of that one

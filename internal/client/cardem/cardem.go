@@ -147,10 +147,12 @@ func serve(ctx context.Context, cfg *Config, env Env, log *logrus.Entry) (served
 	return true, context.Cause(life)
 }
 
-// hardware is what server and bankd are told of a device.
+// hardware is what server and bankd are told of a device. Its interface is in what RSPRO calls the hardware's version: a server that
+// gives client ids tells the clients of one device apart by it.
 func hardware(i Info) client.Hardware {
 	return client.Hardware{
 		Manufacturer: identity(i.Manufacturer), Model: identity(i.Model), Serial: identity(i.Serial), Firmware: identity(i.Firmware),
+		Version: fmt.Sprintf("interface %d", i.Interface),
 	}
 }
 

@@ -128,7 +128,7 @@ func TestIdentity(t *testing.T) {
 		bankd := w.meetBankd().Identity
 		for _, i := range []rspro.ComponentIdentity{server, bankd} {
 			if i.HWManufacturer != "sysmocom - s.f.m.c. GmbH and oth" || i.HWModel != "sysmoQMOD" ||
-				i.HWSerialNr != "0123456789abcdef0123456789abcdef" || i.HWVersion != "" || i.FWVersion != "" {
+				i.HWSerialNr != "0123456789abcdef0123456789abcdef" || i.HWVersion != "interface 1" || i.FWVersion != "" {
 				t.Errorf("%+v", i)
 			}
 		}
