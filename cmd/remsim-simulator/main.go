@@ -7,13 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"remsim/internal/daemon"
+	"remsim/internal/simtrace"
 	"remsim/internal/simulator"
+	"remsim/internal/simulator/modem"
 )
 
 func main() { daemon.Main(command()) }
@@ -21,8 +24,10 @@ func main() { daemon.Main(command()) }
 func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remsim-simulator",
-		Short: "Put SIM cards in software into PC/SC readers",
-		Long: `A test bench that needs no hardware: cards in software for a real pcscd. Card I, from 0, has the ICCID
+		Short: "Put SIM cards in software into PC/SC readers, and card emulators on USB",
+		Long: `A test bench that needs no hardware: cards in software for a real pcscd, and card emulators with modems for a real USB stack.
+
+Card I, from 0, has the ICCID
 8988211000000000000 + I, the IMSI 001010000000000 + I, and the keys of 3GPP TS 35.208, test set 1.
 
 With --control, cards and pcscd obey commands, one a line, on standard input:
@@ -31,7 +36,7 @@ With --control, cards and pcscd obey commands, one a line, on standard input:
 Each is answered by one line on standard output: "ok" and the command, or "error" and what is wrong. Empty lines and those
 that begin with # are not. The cards stay when the input ends.`,
 	}
-	cmd.AddCommand(cards(), pcscd())
+	cmd.AddCommand(cards(), pcscd(), modems())
 	daemon.Manual(cmd, 1, manual)
 	return cmd
 }
@@ -116,6 +121,71 @@ reader A 00 00", "A 00 01", "B 00 00", "B 00 01" and so on.`,
 	daemon.Uint16Var(fs, &count, "count", "", 8, 1, simulator.MaxCards, "number of cards")
 	daemon.Uint16Var(fs, &readers, "readers", "", 0, 0, simulator.MaxCards, "number of readers; those beyond the cards are empty (default one a card)")
 	fs.StringVar(&dir, "dir", "", "existing `DIR` for pcscd's files and socket (default a temporary one)")
+	controlVar(fs, &ctl)
+	log.Flags(fs, false)
+	return cmd
+}
+
+// modems is the command that serves card emulators with modems behind them.
+func modems() *cobra.Command {
+	var (
+		log    daemon.LogOptions
+		listen string
+		boards uint16
+		kind   string
+		script string
+		ctl    bool
+	)
+	models := simtrace.Models()
+	names := make([]string, len(models))
+	for i, m := range models {
+		names[i] = m.Name
+	}
+	cmd := &cobra.Command{
+		Use:   "modem",
+		Short: "Card emulators with modems, for a USB stack",
+		Long: `Serves SIMtrace2-compatible card emulators in software to USB/IP hosts, until SIGTERM. Behind each of their
+interfaces is a modem that starts when it is reset, switches its SIM on, selects its speed, and judges each byte that comes as
+ISO 7816-3 says. A computer with the kernel module vhci-hcd attaches them:
+
+    usbip attach -r 127.0.0.1 -b 1-1
+
+Modems play scripts, with one thing to do a line:
+
+` + modem.Scripts + `
+With --control, boards and modems obey commands, one a line, on standard input, each of which is answered as those for cards are:
+
+` + modem.Commands,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := resolve(listen)
+			if err != nil {
+				return err
+			}
+			c := modem.BenchConfig{Boards: int(boards), Log: log.Logger(cmd.ErrOrStderr()).WithField("cat", "DMAIN")}
+			c.Board.Model = models[slices.Index(names, kind)]
+			if kind != "OWHW" && kind != "sysmoQMOD" {
+				c.Board.Slots = 1
+			}
+			if script != "" {
+				if c.Script, err = modem.LoadScript(script); err != nil {
+					return err
+				}
+			}
+			if ctl {
+				c.Control, c.Answers = cmd.InOrStdin(), cmd.OutOrStdout()
+			}
+			if c.Listen, err = net.Listen("tcp", at.String()); err != nil {
+				return err
+			}
+			c.Log.WithField("addr", c.Listen.Addr().String()).Info("listening for USB/IP")
+			return modem.RunBench(cmd.Context(), c)
+		},
+	}
+	fs := cmd.Flags()
+	daemon.AddrVar(fs, &listen, "usbip-listen", "", "127.0.0.1:3240", "where USB/IP hosts connect; nothing keeps others from it")
+	daemon.Uint16Var(fs, &boards, "boards", "", 1, 1, modem.MaxBoards, "number of card emulators")
+	daemon.ChoiceVar(fs, &kind, "device", "", "sysmoQMOD", names, "what they are; the first two have two interfaces")
+	fs.StringVar(&script, "script", "", "`FILE` of what each modem does when it has started, or init for what modems do (default nothing)")
 	controlVar(fs, &ctl)
 	log.Flags(fs, false)
 	return cmd

@@ -46,6 +46,9 @@ func TestUsage(t *testing.T) {
 		{"cards surplus", []string{"surplus"}},
 		{"cards --nonsense", []string{"--nonsense"}},
 		{"pcscd --count 8 --readers 4", []string{"--readers 4", "--count 8"}},
+		{"modem --boards 0", []string{"--boards", "0", "1..8"}},
+		{"modem --device toaster", []string{"--device", "toaster", "sysmoQMOD"}},
+		{"modem --usbip-listen nowhere", []string{"--usbip-listen", "nowhere"}},
 		{"pcscd --readers 17", []string{"--readers", "17"}},
 	} {
 		var out, errOut bytes.Buffer

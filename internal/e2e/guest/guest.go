@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -75,6 +76,9 @@ func boot(ctx context.Context, programs, buildFlags []string) (status int, err e
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // for programs of other users in the guest
+		return 0, err
+	}
 	bin := filepath.Join(dir, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return 0, err
@@ -91,11 +95,7 @@ func boot(ctx context.Context, programs, buildFlags []string) (status int, err e
 	if err := goTool(ctx, static, "build", "-o", initProgram, "remsim/internal/e2e/guest/init"); err != nil {
 		return 0, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	if err := copyFile(self, filepath.Join(bin, "self")); err != nil {
+	if err := copySelf(ctx, filepath.Join(bin, "self")); err != nil {
 		return 0, err
 	}
 	k, err := getKernel(filepath.Join(root, ".cache", "guest"))
@@ -163,8 +163,17 @@ func goTool(ctx context.Context, env []string, args ...string) error {
 	return nil
 }
 
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
+// copySelf puts the present program into a file. Tests are built once more: with the race detector, which they have
+// here, they would take twice the time in a guest.
+func copySelf(ctx context.Context, to string) error {
+	if testing.Testing() {
+		return goTool(ctx, os.Environ(), "test", "-c", "-o", to, ".")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	in, err := os.Open(self)
 	if err != nil {
 		return err
 	}
@@ -184,7 +193,7 @@ func qemu(ctx context.Context, image, initrd, dir string) error {
 		"-accel", "tcg,thread=multi", "-M", "pc", "-cpu", "max", "-m", "1024", "-smp", "2",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-net", "none",
 		"-kernel", image, "-initrd", initrd,
-		"-append", "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on",
+		"-append", "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on"+clockOption(),
 		"-serial", "file:"+filepath.Join(dir, consoleFile),
 		"-serial", "stdio",
 		"-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",

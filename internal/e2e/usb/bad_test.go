@@ -100,9 +100,7 @@ func TestAllSlots(t *testing.T) {
 	if a.modems[0].State().Starts == starts {
 		t.Error("the first device's modem hasn't noticed that it was unplugged")
 	}
-	if status, err := c.Stop(); err != nil || status != 0 {
-		t.Errorf("status %d, %v", status, err)
-	}
+	stop(t, c)
 	for i := range 2 {
 		a.local(i)
 		b.local(i)

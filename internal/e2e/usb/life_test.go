@@ -72,9 +72,7 @@ func TestEnd(t *testing.T) {
 	c := w.client(0, d, 0)
 	d.hasCard(0, 0)
 	resets := d.board.Slots()[0].Stats().Resets
-	if status, err := c.Stop(); err != nil || status != 0 {
-		t.Errorf("status %d, %v", status, err)
-	}
+	stop(t, c)
 	d.local(0)
 	if n := d.board.Slots()[0].Stats().Resets - resets; n != 1 {
 		t.Errorf("the modem was reset %d times", n)
@@ -216,11 +214,13 @@ func TestUnplugOften(t *testing.T) {
 		return len(entries), goroutines
 	}
 	cycle := func() {
+		mark := c.Mark()
 		d.Unplug()
 		d.Plug()
-		d.operational(0)
+		w.awaitFrom(mark, c, "card emulator is set up")
 	}
 	cycle()
+	d.hasCard(0, 0)
 	files, goroutines := count()
 	for range 20 {
 		cycle()
@@ -252,9 +252,7 @@ func TestScript(t *testing.T) {
 	d.hasCard(1, 0)
 	w.remove(0)
 	d.local(1)
-	if status, err := c.Stop(); err != nil || status != 0 {
-		t.Errorf("status %d, %v", status, err)
-	}
+	stop(t, c)
 	got, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -453,3 +453,10 @@ func (b *Board) after(d time.Duration, f func()) (stop func()) {
 	})
 	return func() { stopped = true; t.Stop() }
 }
+
+// IsAttached reports whether a host has the board.
+func (b *Board) IsAttached() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.attached
+}

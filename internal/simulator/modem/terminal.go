@@ -63,6 +63,12 @@ const (
 	ptss = 0xff
 )
 
+// patience is how many waiting times a modem waits, one in truth: both sides' time passes in jumps where this computer is busy.
+const patience = 4
+
+// wait is how long the card may take for a byte.
+func (t *Terminal) wait() time.Duration { return patience * t.Slot.WaitingTime() }
+
 // atrTimeout is how long a card may take to begin its ATR, and between two bytes of it: 40,000 clock cycles, 9,600 etu
 // (ISO 7816-3 6.2.2, 7.2), and more, for an emulator that doesn't run in real time.
 const atrTimeout = 2 * time.Second
@@ -178,7 +184,7 @@ func (t *Terminal) PTS(ctx context.Context, ta1 byte) error {
 	request := []byte{ptss, pts1Follows, ta1, ptss ^ pts1Follows ^ ta1}
 	t.Slot.Write(request)
 	for i, want := range request {
-		got, err := t.read(ctx, t.Slot.WaitingTime())
+		got, err := t.read(ctx, t.wait())
 		if err != nil {
 			t.dead = true
 			return fmt.Errorf("modem: PTS: %w", err)
@@ -248,7 +254,7 @@ func (t *Terminal) Transmit(ctx context.Context, command []byte) (x Exchange, er
 	start := time.Now()
 	t.Slot.Write(command[:5])
 	for {
-		pb, err := t.read(ctx, t.Slot.WaitingTime())
+		pb, err := t.read(ctx, t.wait())
 		if err != nil {
 			return fail(err)
 		}
@@ -262,7 +268,7 @@ func (t *Terminal) Transmit(ctx context.Context, command []byte) (x Exchange, er
 		case pb == ^ins:
 			n = 1
 		case pb&0xf0 == 0x60 || pb&0xf0 == 0x90:
-			sw2, err := t.read(ctx, t.Slot.WaitingTime())
+			sw2, err := t.read(ctx, t.wait())
 			if err != nil {
 				return fail(err)
 			}
@@ -278,7 +284,7 @@ func (t *Terminal) Transmit(ctx context.Context, command []byte) (x Exchange, er
 			left -= n
 		case want > 0:
 			for range n {
-				c, err := t.read(ctx, t.Slot.WaitingTime())
+				c, err := t.read(ctx, t.wait())
 				if err != nil {
 					return fail(err)
 				}
