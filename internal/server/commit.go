@@ -196,13 +196,11 @@ func (s *State) Commit(ctx context.Context, ops ...Op) ([]Result, error) {
 func (s *State) withdraw(t *txn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, q := range s.queue {
-		if q == t {
-			s.queue = append(s.queue[:i], s.queue[i+1:]...)
-			return true
-		}
+	i := slices.Index(s.queue, t)
+	if i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
 	}
-	return false
+	return i >= 0
 }
 
 // flush stores what has settled since the last transaction, if anything.
@@ -223,18 +221,20 @@ func (s *State) lead() error {
 	s.queue = nil
 	s.mu.Unlock()
 	err := s.commit(batch)
-	for _, t := range batch {
-		if err != nil && t.err == nil && len(batch) > 1 {
-			t.err = s.commit([]*txn{t})
-		} else if t.err == nil {
-			t.err = err
+	for i, t := range batch {
+		failed := err
+		if err != nil && len(batch) > 1 {
+			failed = s.commit(batch[i : i+1])
+		}
+		if failed != nil {
+			t.err = failed
 		}
 		close(t.done)
 	}
 	return err
 }
 
-// commit does as many of the transactions as can be done, and fails without a change when these can't be stored.
+// commit does as many of the transactions as can be done; the others get an *OpError. It fails without a change when they can't be stored.
 func (s *State) commit(batch []*txn) error {
 	s.mu.Lock()
 	settled := s.settled
@@ -345,24 +345,15 @@ func (s *State) outdate(m *mapping) {
 		return
 	}
 	c := s.clients[m.Client]
-	if m.inherited && (c == nil || c.told.none() && (c.peer == nil || c.peer.tells == 0)) {
-		s.believe(m.Client, m.Bank) // by an earlier server
-	} else if c == nil {
+	if c == nil {
 		c = &client{slot: m.Client}
 		s.clients[m.Client] = c
 	}
-	s.clients[m.Client].stale = true
-	s.settleClient(m.Client)
-}
-
-// believe notes that a client may have been told of a bank slot by an earlier server.
-func (s *State) believe(c slot.Client, b slot.Bank) {
-	cl := s.clients[c]
-	if cl == nil {
-		cl = &client{slot: c}
-		s.clients[c] = cl
+	if m.inherited && c.told.none() && (c.peer == nil || c.peer.tells == 0) {
+		c.told = Target{m.Bank, someBankd} // by an earlier server
 	}
-	cl.told, cl.rumour = Target{b, someBankd}, false
+	c.stale = true
+	s.settleClient(m.Client)
 }
 
 // A plan is what the maps and ids will be when what has been checked so far is stored: what differs from State.

@@ -98,7 +98,7 @@ func (s *testStore) Commit(_ context.Context, base uint64, changes []Change) (ui
 func (s *testStore) Watch(context.Context, uint64) iter.Seq2[Transaction, error] { panic("unused") }
 func (s *testStore) Close() error                                                { return nil }
 
-// open says how many removals and beliefs are stored, and count how many transactions have been.
+// open says how many removals and beliefs are stored.
 func (s *testStore) open() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -336,6 +336,23 @@ func TestStoreFails(t *testing.T) {
 		all.Wait()
 		if len(failed) != 1 || len(f.s.Slotmaps()) != 4 {
 			t.Errorf("%d failed, and there are %d maps; want 1 and 4", len(failed), len(f.s.Slotmaps()))
+		}
+
+		// What comes with one that fails isn't judged by what that would have done.
+		n = 0
+		errs := make([]error, 5)
+		for i, op := range []Op{
+			CreateMap(pair(100, 100)), CreateMap(pair(101, 101)), DeleteMap(bk(1, 101)), CreateMap(pair(102, 101)), CreateMap(pair(103, 101)),
+		} {
+			all.Go(func() { _, errs[i] = f.s.Commit(t.Context(), op) })
+			synctest.Wait()
+		}
+		all.Wait()
+		if e := new(MissingError); errs[0] != nil || !errors.Is(errs[1], syscall.ENOSPC) || !errors.As(errs[2], &e) || errs[3] != nil {
+			t.Errorf("failed with %v", errs)
+		}
+		if e := new(TakenError); !errors.As(errs[4], &e) || e.By != pair(102, 101) {
+			t.Errorf("failed with %v", errs[4])
 		}
 	})
 }

@@ -115,8 +115,7 @@ func LoadState(ctx context.Context, store Store) (*State, error) {
 		s.byClient[m.Client] = m
 	}
 	for _, b := range snap.Beliefs {
-		s.believe(b.Client, b.Bank)
-		s.clients[b.Client].stale = true
+		s.clients[b.Client] = &client{slot: b.Client, told: Target{b.Bank, someBankd}, stale: true}
 	}
 	for _, a := range snap.IDs {
 		s.assign(a)
