@@ -37,7 +37,7 @@ func (tcp) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tune(c)
+	return tune(c.(*net.TCPConn))
 }
 
 func (tcp) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -55,14 +55,14 @@ func (tcp) Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tcpListener{ln}, nil
+	return tcpListener{ln.(*net.TCPListener)}, nil
 }
 
 // A tcpListener sets the options of what it accepts.
-type tcpListener struct{ net.Listener }
+type tcpListener struct{ *net.TCPListener }
 
 func (l tcpListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+	c, err := l.AcceptTCP()
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +70,7 @@ func (l tcpListener) Accept() (net.Conn, error) {
 }
 
 // tune sets the options of a connection, or closes it.
-func tune(nc net.Conn) (net.Conn, error) {
-	c := nc.(*net.TCPConn) // it has TCP_NODELAY from package net
+func tune(c *net.TCPConn) (net.Conn, error) { // it has TCP_NODELAY from package net
 	err := c.SetKeepAliveConfig(tcpKeepAlive)
 	if err == nil {
 		err = setUserTimeout(c, tcpUserTimeout)
