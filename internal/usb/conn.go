@@ -165,59 +165,57 @@ func (c *Conn) pump(e Endpoint, transfers int, to chan<- []byte) {
 }
 
 // Write sends one bulk OUT transfer, and a packet of length zero after it where the last one was full. It fails when the
-// device hasn't taken it by the deadline of ctx or within a second.
+// device hasn't taken it by the deadline of ctx or within a second. What the device has begun to take it gets whole, even if ctx ends
+// meanwhile: else the rest would be missing at the next message's beginning.
 func (c *Conn) Write(ctx context.Context, b []byte) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, writeLimit, fmt.Errorf("not taken by the device within %v", writeLimit))
+	limit, cancel := context.WithTimeoutCause(c.ctx, writeLimit, fmt.Errorf("not taken by the device within %v", writeLimit))
 	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
+	begin, stop := context.WithCancelCause(limit)
+	defer stop(nil)
+	defer context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })()
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
-	case <-ctx.Done():
-		return c.writeError(ctx, b, nil)
+	case <-begin.Done():
 	}
-	if c.ctx.Err() != nil {
-		return c.writeError(ctx, b, nil)
-	}
-	err := c.send(ctx, b)
+	err := c.send(begin, limit, b)
 	if err == nil && len(b)%int(c.out.MaxPacket) == 0 {
-		err = c.send(ctx, nil)
+		err = c.send(limit, limit, nil)
 	}
-	if errors.Is(err, ErrGone) {
-		c.fail(err)
-	}
-	if err != nil {
-		return c.writeError(ctx, b, err)
-	}
-	return nil
-}
-
-// writeError says why b wasn't written: because of the connection's end, of ctx, or of err.
-func (c *Conn) writeError(ctx context.Context, b []byte, err error) error {
 	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrGone):
+		c.fail(err)
 	case c.ctx.Err() != nil:
 		if err = c.Err(); err == nil {
 			err = errClosed
 		}
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
+	case begin.Err() != nil:
+		err = context.Cause(begin)
 	}
 	return fmt.Errorf("write %d bytes to %s: %w", len(b), c.out, err)
 }
 
-// send sends one transfer. After a disturbance it goes on with what the device hasn't taken.
-func (c *Conn) send(ctx context.Context, b []byte) error {
+// send sends one transfer, unless begin ends before the device takes any of it. After a disturbance it goes on with what the device
+// hasn't taken.
+func (c *Conn) send(begin, limit context.Context, b []byte) error {
+	ctx := begin
 	for failed := 0; ; {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		n, err := c.backend.write(ctx, b)
-		b = b[min(max(n, 0), len(b)):]
+		if n > 0 {
+			ctx, b = limit, b[min(n, len(b)):]
+		}
 		switch {
 		case err == nil && len(b) == 0:
 			return nil
 		case err == nil:
 			return fmt.Errorf("the device has left %d bytes", len(b))
+		case n > 0 && begin.Err() != nil:
+			continue // it was cancelled half-way
 		case !errors.Is(err, errTransient) || ctx.Err() != nil:
 			return err
 		}

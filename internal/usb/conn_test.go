@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"remsim/internal/simtrace"
 )
 
 // A fake is a backend whose device is two channels.
@@ -83,6 +85,15 @@ func (f *fake) write(ctx context.Context, b []byte) (int, error) {
 			n = partial.n
 			f.taken <- slices.Clone(b[:n])
 		}
+		if cancelled := (*cancelledError)(nil); errors.As(err, &cancelled) {
+			cancelled.cancel()
+			<-ctx.Done()
+			n = cancelled.n
+			f.taken <- slices.Clone(b[:n])
+			if n == simtrace.PacketSize {
+				err = nil
+			}
+		}
 		return n, err
 	}
 	select {
@@ -98,6 +109,14 @@ type partialError struct{ n int }
 
 func (*partialError) Error() string { return "disturbed" }
 func (*partialError) Unwrap() error { return errTransient }
+
+// A cancelledError is that of a sender who gives up when the device has n bytes.
+type cancelledError struct {
+	n      int
+	cancel context.CancelFunc
+}
+
+func (*cancelledError) Error() string { return "cancelled" }
 
 func (f *fake) close() error {
 	f.mu.Lock()
@@ -295,6 +314,43 @@ func TestConnWrites(t *testing.T) {
 			t.Errorf("a bus that is disturbed for long: %v, Err %v", err, c.Err())
 		}
 	})
+}
+
+// What the device has begun to take it gets to its end, though its sender gives up: with the beginning only, or without the packet of length
+// zero, it would take the next message for more of this one.
+func TestConnWriteBegun(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		n    int
+		take []int // of the transfers, all that the device takes before the sender gives up
+		want []int
+	}{
+		{"in the middle", 280, []int{128}, []int{128, 152}},
+		{"before the packet of length zero", 64, []int{64}, []int{64, 0}},
+		{"at its end", 280, []int{280}, []int{280, 0}},
+		{"before it has taken anything", 280, []int{0}, []int{0}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake()
+				c := testConn(f)
+				defer c.Close()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				for _, n := range tc.take {
+					f.writes = append(f.writes, &cancelledError{n, cancel})
+				}
+				err := c.Write(ctx, make([]byte, tc.n))
+				var got []int
+				for len(f.taken) > 0 {
+					got = append(got, len(<-f.taken))
+				}
+				if !slices.Equal(got, tc.want) || (err == nil) != (tc.take[0] > 0) {
+					t.Errorf("transfers of %v, want %v; %v", got, tc.want, err)
+				}
+			})
+		})
+	}
 }
 
 // What the device doesn't take ends in a second, or when its sender wants, and holds up others no longer.
