@@ -13,8 +13,9 @@ import (
 // of whole packets by a packet of length zero sometimes, and sometimes not; neither matters.
 //
 // What can't be a message is skipped up to the end of its transfer, and from there on up to the first
-// one that begins like a message. As a packet that isn't full ends a message in any case, a lost packet
-// costs the message it belonged to and none after it. The zero value is ready for use.
+// one that begins like a message. A transfer that isn't of whole packets ends a message in any case, and so does one without
+// bytes: whoever knows that something was lost gives that, else the next message would be taken for the rest of
+// the one that lacks its end. The zero value is ready for use.
 type Joiner struct {
 	buf  []byte // the beginning of a message, or messages that nobody took
 	lost bool   // skipping since the last transfer's end, which has been told

@@ -85,8 +85,8 @@ func newConn(t Target, info Info, b backend, log *logrus.Entry) *Conn {
 	return c
 }
 
-// Bulk delivers what arrives at the bulk IN endpoint, one transfer each, never empty. It is closed when the device
-// has gone or Close was called.
+// Bulk delivers what arrives at the bulk IN endpoint, one transfer each. One without bytes says that transfers have failed: a message may lack its
+// end, or be missing. It is closed when the device has gone or Close was called.
 func (c *Conn) Bulk() <-chan []byte { return c.bulk }
 
 // Interrupt does the same for the interrupt IN endpoint.
@@ -157,6 +157,10 @@ func (c *Conn) pump(e Endpoint, transfers int, to chan<- []byte) {
 			return
 		}
 		log.WithError(err).Warn("USB transfers failed, messages may be lost: trying again")
+		select {
+		case to <- nil:
+		case <-c.ctx.Done():
+		}
 		select {
 		case <-time.After(time.Duration(failed) * retryPause):
 		case <-c.ctx.Done():

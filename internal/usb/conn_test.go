@@ -235,6 +235,9 @@ func TestConnRetries(t *testing.T) {
 		for range 2 {
 			for range maxRetries {
 				f.bulk <- packet{err: errTransient}
+				if b, open := <-c.Bulk(); len(b) > 0 || !open {
+					t.Errorf("bulk %q, open %v: want to be told that something may be missing", b, open)
+				}
 			}
 			f.bulk <- packet{data: []byte("x")}
 			if b := <-c.Bulk(); string(b) != "x" {
@@ -246,6 +249,9 @@ func TestConnRetries(t *testing.T) {
 		}
 		for range maxRetries + 1 {
 			f.bulk <- packet{err: errTransient}
+		}
+		for range maxRetries {
+			<-c.Bulk()
 		}
 		if _, open := <-c.Bulk(); open || c.Err() == nil || errors.Is(c.Err(), ErrGone) || !strings.Contains(c.Err().Error(), "read bulk IN 0x85: 11 times in a row") {
 			t.Errorf("Err %v", c.Err())

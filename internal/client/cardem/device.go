@@ -9,15 +9,15 @@ import "context"
 // moment it was opened, so that nothing the firmware sends is lost; who has it reads both channels until
 // they are closed, without delay.
 type Device interface {
-	// Bulk delivers what arrives at the bulk IN endpoint, one USB transfer each, never empty.
-	// It is closed when the device has gone or Close was called.
+	// Bulk delivers what arrives at the bulk IN endpoint, one USB transfer each. One without bytes says that transfers have
+	// failed: a message may lack its end, or be missing. It is closed when the device has gone or Close was called.
 	Bulk() <-chan []byte
 	// Interrupt does the same for the interrupt IN endpoint.
 	Interrupt() <-chan []byte
 	// Err says why the channels were closed; nil before that and after Close.
 	Err() error
 	// Write sends one bulk OUT transfer, and a packet of length zero after it where the last one was
-	// full. It fails when the device hasn't taken it by the deadline of ctx or within a second.
+	// full. It fails when the device hasn't begun to take it by the end of ctx, or hasn't taken it within a second.
 	Write(ctx context.Context, b []byte) error
 	// Info says which device it is.
 	Info() Info
