@@ -105,6 +105,18 @@ func (b *bank) user(s slot.Bank) (c slot.Client, ok bool) {
 	return slot.Client{}, false
 }
 
+// usedBy returns the slot of a powered card that serves a client; nil: there is none.
+func (b *bank) usedBy(c slot.Client) *slot.Bank {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s, p := range b.cards {
+		if p.open != nil && p.open.user != nil && *p.open.user == c {
+			return &s
+		}
+	}
+	return nil
+}
+
 // pull takes a card out of its reader, or puts it back.
 func (b *bank) pull(s slot.Bank, pulled bool) {
 	b.mu.Lock()

@@ -284,6 +284,8 @@ func (m *plainClient) run(ctx context.Context, h *testnet.Host) error {
 			}
 		}
 	})
+	var last netTarget // on this connection
+	var on *link.Conn
 	server := &link.Caller{
 		Net: h, Addr: serverAddr + ":9998", Want: rspro.Server, KeepAlive: m.w.keepAlive, Hello: hello,
 		Handle: func(c *link.Conn, p rspro.PDU) {
@@ -292,6 +294,10 @@ func (m *plainClient) run(ctx context.Context, h *testnet.Host) error {
 				m.w.t.Errorf("the server sends a plain client %v %+v", p.Msg.Choice(), p.Msg)
 				return
 			}
+			if on == c && last == *to {
+				m.w.t.Errorf("%v is told %v twice on one connection", m.slot, to)
+			}
+			last, on = *to, c
 			select {
 			case <-m.target:
 			default:

@@ -208,8 +208,11 @@ var themes = []theme{
 	{"anything", anything}, {"anything", anything}, {"anything", anything}, {"anything", anything},
 	{"server", []func(*scenario){to((*scenario).fault, 0), to((*scenario).restart, 0), to((*scenario).kill, 0), (*scenario).repair}},
 	{"a bankd", []func(*scenario){to((*scenario).fault, 1), to((*scenario).restart, 1), to((*scenario).kill, 1), (*scenario).repair}},
-	{"a client", []func(*scenario){to((*scenario).fault, 4), to((*scenario).restart, 4), (*scenario).repair, (*scenario).reset, (*scenario).rival}},
+	{"a client", []func(*scenario){to((*scenario).fault, 4), to((*scenario).restart, 4), (*scenario).repair, (*scenario).reset, (*scenario).rival,
+		(*scenario).vanish, (*scenario).takeover}},
 	{"maps", []func(*scenario){(*scenario).put, (*scenario).bulk, (*scenario).remove, (*scenario).conflict}},
+	{"maps and a bankd", []func(*scenario){(*scenario).put, (*scenario).bulk, (*scenario).remove, to((*scenario).fault, 1), (*scenario).repair}},
+	{"maps and a plain bankd", []func(*scenario){(*scenario).put, (*scenario).bulk, (*scenario).remove, to((*scenario).fault, banks+1), (*scenario).repair}},
 	{"cards", []func(*scenario){(*scenario).pull, (*scenario).insert, (*scenario).reset}},
 	{"maps and server", []func(*scenario){(*scenario).put, (*scenario).bulk, (*scenario).remove, (*scenario).interrupt, to((*scenario).fault, 0), to((*scenario).restart, 0), (*scenario).repair}},
 }
@@ -218,6 +221,7 @@ var anything = []func(*scenario){
 	(*scenario).put, (*scenario).put, (*scenario).put, (*scenario).bulk, (*scenario).remove, (*scenario).interrupt, (*scenario).conflict,
 	toAny((*scenario).fault), toAny((*scenario).fault), toAny((*scenario).fault), toAny((*scenario).restart), toAny((*scenario).kill),
 	(*scenario).repair, (*scenario).repair, (*scenario).pull, (*scenario).insert, (*scenario).reset, (*scenario).rival,
+	(*scenario).vanish, (*scenario).takeover,
 }
 
 // to is something that happens to one victim, toAny to any of them.
@@ -552,6 +556,50 @@ func (s *scenario) pull() {
 			s.bank.pull(b, false)
 		}
 	}, "the card at %v is pulled", b)
+}
+
+// vanish takes a client off the network: within 45 s its id and its card are free.
+func (s *scenario) vanish() {
+	c := slot.Client{ID: uint16(s.r.IntN(newClients) + 1)}
+	v := s.victim(c)
+	if v.dead || s.rivals[c] != nil {
+		return
+	}
+	s.meddle(c)
+	s.do(func() { v.program().setDown(true) }, "%v vanishes", c)
+	time.Sleep(45 * time.Second)
+	if s.askable() {
+		if peers, err := s.api.Peers(); err != nil || peers[c.String()] {
+			s.t.Errorf("%v vanished 45 s ago, and the server has it still: %v, %v", c, peers, err)
+		}
+	}
+	if b := s.bank.usedBy(c); b != nil {
+		s.t.Errorf("%v vanished 45 s ago, and the card at %v is still powered", c, *b)
+	}
+}
+
+// takeover has a client die without a word and come back with another address: it needn't wait until the dead connection is
+// noticed.
+func (s *scenario) takeover() {
+	c := slot.Client{ID: uint16(s.r.IntN(newClients) + 1)}
+	v, m := s.victim(c), s.clients[c]
+	if v.dead || s.rivals[c] != nil || !s.askable() {
+		return
+	}
+	s.meddle(c)
+	s.do(func() {
+		v.program().vanish()
+		m.addr = fmt.Sprintf("10.0.%d.%d", 5+len(s.started)%200, c.ID)
+		m.start()
+		if err := within(15*time.Second, func() error {
+			if core := m.core.Load(); core == nil || core.State() == client.Init {
+				return errors.New("the server hasn't accepted it")
+			}
+			return nil
+		}); err != nil {
+			s.t.Errorf("%v is back with another address: %v", c, err)
+		}
+	}, "%v dies and comes back elsewhere", c)
 }
 
 // insert puts all cards back.

@@ -183,6 +183,13 @@ func (p *program) kill() {
 	p.host.Up()
 }
 
+// vanish ends the program without anybody hearing of it.
+func (p *program) vanish() {
+	p.host.Down()
+	p.cancel()
+	<-p.done
+}
+
 func (w *world) startServer() {
 	env := server.Env{Log: w.log, REST: rest.Serve}
 	ejected := new(atomic.Bool)
@@ -286,6 +293,7 @@ func (w *world) newModem(addr string, c slot.Client) *modem {
 
 // start starts the client whose frontend is m.
 func (m *modem) start() {
+	m.core.Store(nil)
 	m.program = m.w.start("client "+m.slot.String(), m.addr, func(ctx context.Context, h *testnet.Host) error {
 		core := client.New(client.Config{
 			ServerHost: serverAddr, ServerPort: 9998, Slot: m.slot, ATR: defaultATR, KeepAlive: m.w.keepAlive,
