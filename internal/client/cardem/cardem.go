@@ -133,7 +133,7 @@ func serve(ctx context.Context, cfg *Config, env Env, log *logrus.Entry) (served
 		all.Wait()
 	}()
 
-	if err := e.start(life, cfg.Presence); err != nil {
+	if err := e.start(cfg.Presence); err != nil {
 		return false, err
 	}
 	log.WithFields(logrus.Fields{"model": info.Model, "serial": info.Serial, "firmware": info.Firmware}).Info("card emulator is set up")

@@ -119,6 +119,27 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// TestStopAtStart ends the client while it asks a device for its status: the modem is on its local SIM all the same.
+func TestStopAtStart(t *testing.T) {
+	for _, left := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := startWorld(t, func(w *world) { w.status = nil })
+			w.want("CONFIG 1 0 0 + STATUS?")
+			w.stop()
+			want := "remove, SIM local"
+			if left {
+				w.dev.bulk <- encode(t, contacts(up))
+				want = leaving
+			}
+			if err := <-w.ended; err != nil {
+				t.Error(err)
+			}
+			w.ended <- nil
+			w.want(want)
+		})
+	}
+}
+
 // TestIdentity tells of the device in RSPRO's terms.
 func TestIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

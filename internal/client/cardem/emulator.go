@@ -107,29 +107,26 @@ func newEmulator(dev Device, rows []simtrace.Row, log *logrus.Entry, lost func(e
 }
 
 // start brings the device into a defined state: telling all changes of the contacts, and with the modem on its
-// local SIM. A client that was killed has left it on the remote one; then the modem gets its whole leave sequence.
+// local SIM. A client that was killed has left it on the remote one; then the modem gets its whole leave sequence, also from a client
+// that is to end before it has begun.
 // With the local SIM connected the device sees no VCC (which it tells only if its firmware answers requests).
-func (e *emulator) start(ctx context.Context, p simtrace.Presence) error {
-	if err := e.send(ctx, &simtrace.Config{Features: simtrace.StatusOnIRQ, Presence: p}, &simtrace.StatusReq{}); err != nil {
+func (e *emulator) start(p simtrace.Presence) error {
+	if err := e.send(e.life, &simtrace.Config{Features: simtrace.StatusOnIRQ, Presence: p}, &simtrace.StatusReq{}); err != nil {
 		return fmt.Errorf("set up the card emulator: %w", err)
 	}
 	var s simtrace.Status
-	limit := time.NewTimer(statusWithin)
-	defer limit.Stop()
 	select {
 	case s = <-e.first:
-	case <-limit.C:
+	case <-time.After(statusWithin):
 		e.log.Debug("no status when asked for it")
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 	if s.Flags&simtrace.VCC != 0 {
 		e.log.Info("the modem was left on a remote SIM: giving it back its local one")
 		e.core.Leave()
 		return nil
 	}
-	e.Remove(ctx)
-	e.Remote(ctx, false)
+	e.Remove(e.life)
+	e.Remote(e.life, false)
 	return nil
 }
 
