@@ -62,7 +62,7 @@ test-usb:
 bench:
 	@contrib/install-deps test
 	@mkdir -p .cache
-	@go run ./internal/e2e/bench >.cache/bench.md; status=$$?; cat .cache/bench.md; exit $$status
+	@{ go run ./internal/e2e/bench && go run ./internal/e2e/usb/bench; } >.cache/bench.md; status=$$?; cat .cache/bench.md; exit $$status
 	@if [ -n '$(WRITE)' ]; then \
 		sed '/^<!-- make bench/q' doc/performance.md >.cache/performance.md && \
 		{ cat .cache/performance.md; echo; cat .cache/bench.md; } >doc/performance.md; \

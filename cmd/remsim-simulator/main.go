@@ -182,7 +182,7 @@ With --control, boards and modems obey commands, one a line, on standard input, 
 		},
 	}
 	fs := cmd.Flags()
-	daemon.AddrVar(fs, &listen, "usbip-listen", "", "127.0.0.1:3240", "where USB/IP hosts connect; nothing keeps others from it")
+	daemon.AddrVar(fs, &listen, "usbip-listen", "", "127.0.0.1:3240", "where USB/IP hosts connect; anybody who reaches it may attach them")
 	daemon.Uint16Var(fs, &boards, "boards", "", 1, 1, modem.MaxBoards, "number of card emulators")
 	daemon.ChoiceVar(fs, &kind, "device", "", "sysmoQMOD", names, "what they are; the first two have two interfaces")
 	fs.StringVar(&script, "script", "", "`FILE` of what each modem does when it has started, or init for what modems do (default nothing)")

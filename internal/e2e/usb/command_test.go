@@ -131,7 +131,7 @@ func TestCommandAfterPTS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range 30 {
+	for n := range 20 {
 		d.do(0, func(ctx context.Context, terminal *modem.Terminal) {
 			if _, err := terminal.WarmReset(ctx); err != nil {
 				t.Fatal(n, err)

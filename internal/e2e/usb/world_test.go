@@ -185,6 +185,10 @@ type device struct {
 	log    bytes.Buffer
 }
 
+// settle is how far apart, on a computer that is busy with many other tests, a client may see what happens at the two endpoints of
+// a device.
+const settle = 200 * time.Millisecond
+
 // localATR is that of the SIMs that the modems have themselves.
 var localATR = []byte{0x3b, 0x82, 'l', 'o'}
 
@@ -200,7 +204,7 @@ func newDevice(t *testing.T, port int, c board.Config) *device {
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for i, s := range d.board.Slots() {
-		m := modem.New(s, modem.Config{LocalATR: localATR, Log: log.WithField("slot", i)})
+		m := modem.New(s, modem.Config{LocalATR: localATR, Settle: settle, Log: log.WithField("slot", i)})
 		d.modems = append(d.modems, m)
 		running.Go(func() { m.Run(ctx) })
 	}

@@ -53,6 +53,9 @@ const Commands = `    unplug B               unplug board B, from 0
     deaf S on|off          have the device take nothing from its host
 `
 
+// benchSettle is how long the modems of a Bench wait after an ATR.
+const benchSettle = 50 * time.Millisecond
+
 // A Bench is boards with modems that USB/IP hosts can attach.
 type Bench struct {
 	config BenchConfig
@@ -92,7 +95,7 @@ func RunBench(ctx context.Context, c BenchConfig) error {
 		for range s.board.Slots() {
 			n := len(b.modems)
 			m := New(s.board.Slots()[n%len(s.board.Slots())], Config{
-				Script: c.Script,
+				Script: c.Script, Settle: benchSettle,
 				Log:    c.Log.WithField("slot", n),
 				Report: func(r Result) { b.report(n, r) },
 			})

@@ -16,6 +16,8 @@ import (
 type Config struct {
 	// Boot is how long a modem takes from its start to switching its SIM on; 0: 100 ms, while real ones take seconds.
 	Boot time.Duration
+	// Settle is how long it waits after its SIM's ATR; see Terminal.
+	Settle time.Duration
 	// Script is played each time the emulated SIM was switched on.
 	Script Script
 	// LocalATR is the ATR of the modem's own SIM; nil: 3B 00.
@@ -64,7 +66,7 @@ func New(s *board.Slot, c Config) *Modem {
 	if c.LocalATR == nil {
 		c.LocalATR = []byte{0x3b, 0x00}
 	}
-	return &Modem{config: c, terminal: Terminal{Slot: s, LocalATR: c.LocalATR}, jobs: make(chan job)}
+	return &Modem{config: c, terminal: Terminal{Slot: s, LocalATR: c.LocalATR, Settle: c.Settle}, jobs: make(chan job)}
 }
 
 // Slot returns where the modem is.

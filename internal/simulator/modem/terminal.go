@@ -18,6 +18,9 @@ type Terminal struct {
 	Slot *board.Slot
 	// LocalATR is the ATR of the SIM that the modem has when the emulated one isn't connected. That card knows no command.
 	LocalATR []byte
+	// Settle is how long the terminal waits after an ATR. The host is told of a reset's end and of the first command by two
+	// endpoints, and only time puts them in order.
+	Settle time.Duration
 
 	atr  []byte
 	buf  []byte
@@ -116,7 +119,12 @@ func (t *Terminal) release(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	t.atr = atr
-	return atr, nil
+	select {
+	case <-time.After(t.Settle):
+		return atr, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // readATR reads an ATR by what it says of its own length (ISO 7816-3 8.2).
