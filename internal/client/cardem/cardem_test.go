@@ -241,6 +241,15 @@ func TestNoCard(t *testing.T) {
 		w.told("RST=0 VCC=1 CLK=1 CARD=?")
 		w.header("a0a4000002")
 		w.want("tx 6 6f00") // no ATR yet
+		w.irq(up | simtrace.ResetActive)
+		time.Sleep(crossing)
+		w.header("a0a4000002") // whose status is late
+		w.irq(up)
+		if !slices.Contains(w.all(), "tx 6 6f00") {
+			t.Error("a command whose status is late isn't answered while there is no card")
+		}
+		w.told("RST=1 VCC=1 CLK=1 CARD=?")
+		w.told("RST=0 VCC=1 CLK=1 CARD=?")
 		w.card(cardATR)
 		w.take()
 		w.bankd.Send(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}})

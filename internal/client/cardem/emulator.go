@@ -287,7 +287,7 @@ func (e *emulator) hear(m *simtrace.RxData, counts func() bool) {
 func (e *emulator) received(m *simtrace.RxData, ready bool) (guessed simtrace.Case, err error) {
 	header := m.Flags&simtrace.Header != 0
 	if down(e.phys) {
-		if ready && header {
+		if header {
 			e.held = &held{m, time.Now()}
 			return 0, nil
 		}
