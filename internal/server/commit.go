@@ -253,10 +253,13 @@ func (s *State) commit(batch []*txn) error {
 
 	if len(changes) > 0 && s.store != nil {
 		// Not with the context of whose call it is: the others' calls go on when that has ended.
+		began := time.Now()
 		revision, err := s.store.Commit(context.Background(), s.revision, changes)
+		s.stored.Observe(time.Since(began))
 		if err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			s.counts.unstored++
 			s.settled.add(settled)
 			return &StoreError{err}
 		}
@@ -596,21 +599,22 @@ const settleDelay = time.Second
 
 // settle stores what has settled, soon after it has, until ctx ends, and then the last of it.
 func (s *State) settle(ctx context.Context) error {
+	var due <-chan time.Time // nil: nothing has settled
 	for {
 		select {
+		case <-s.asked:
 		case <-s.unsettled:
+			if due == nil {
+				due = time.After(settleDelay)
+			}
+		case <-due:
+			due = nil
+			s.flush(ctx) //nolint:errcheck // it will be stored with the next change
 		case <-ctx.Done():
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDelay)
 			defer cancel()
 			s.flush(end) //nolint:errcheck // the store is logged
 			return nil
-		}
-		timer := time.NewTimer(settleDelay)
-		select {
-		case <-timer.C:
-			s.flush(ctx) //nolint:errcheck // it will be stored with the next change
-		case <-ctx.Done():
-			timer.Stop()
 		}
 	}
 }

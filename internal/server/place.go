@@ -144,7 +144,8 @@ func (p *place) request() *mapping {
 
 // enter gives m, which is or was at the place, a state.
 func (p *place) enter(m *mapping, s MapState) {
-	m.state, m.changed = s, stampOf(time.Now())
+	m.changed = stampOf(time.Now())
+	p.bank.state.setState(m, s)
 	p.bank.state.noteMap(SlotmapChanged, m)
 }
 

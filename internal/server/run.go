@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"remsim/internal/daemon"
 	"remsim/internal/link"
 	"remsim/internal/rspro"
 )
@@ -37,6 +38,8 @@ type Env struct {
 	// REST serves state on ln until ctx ends; it closes ln. Nil: Config.RESTListen isn't
 	// listened on.
 	REST func(ctx context.Context, ln net.Listener, state *State, log *logrus.Entry) error
+	// OnStart is told when the server listens, with the context of Run. May be nil.
+	OnStart func(context.Context, Running)
 	// OnReport has a report written on demand until ctx ends. May be nil.
 	OnReport func(ctx context.Context, write func(io.Writer))
 }
@@ -45,11 +48,12 @@ type Env struct {
 func Run(ctx context.Context, cfg Config, env Env) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	rsproLn, err := env.Net.Listen(ctx, cfg.RSPROListen)
+	ln, err := env.Net.Listen(ctx, cfg.RSPROListen)
 	if err != nil {
 		return fmt.Errorf("server: listen for RSPRO on %s: %w", cfg.RSPROListen, err)
 	}
-	defer rsproLn.Close()
+	defer ln.Close()
+	rsproLn := link.Watch(ln)
 	state := NewState()
 	if env.Store != nil {
 		if state, err = LoadState(ctx, &loggedStore{Store: env.Store, log: env.Log.WithField("cat", "DSLOTMAP")}); err != nil {
@@ -66,15 +70,18 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		log:   env.Log,
 	}
 	rsproLog := env.Log.WithField("cat", "DRSPRO")
+	running := Running{ss, []daemon.Loop{{Name: "accepting peers", Ask: rsproLn.Ask}}}
 	services := []func() error{func() error {
 		return link.Serve(ctx, rsproLn, rsproLog, ss.serve)
 	}}
 	if env.REST != nil {
-		restLn, err := env.Net.Listen(ctx, cfg.RESTListen)
+		ln, err := env.Net.Listen(ctx, cfg.RESTListen)
 		if err != nil {
 			return fmt.Errorf("server: listen for REST on %s: %w", cfg.RESTListen, err)
 		}
-		defer restLn.Close()
+		defer ln.Close()
+		restLn := link.Watch(ln)
+		running.loops = append(running.loops, daemon.Loop{Name: "accepting REST clients", Ask: restLn.Ask})
 		restLog := env.Log.WithField("cat", "DREST")
 		services = append(services, func() error { return env.REST(ctx, restLn, state, restLog) })
 		restLog.WithField("addr", restLn.Addr().String()).Info("listening for REST")
@@ -83,6 +90,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	services = append(services, func() error { return state.settle(ctx) })
 	if env.OnReport != nil {
 		env.OnReport(ctx, state.Report)
+	}
+	if env.OnStart != nil {
+		env.OnStart(ctx, running)
 	}
 
 	// A service ends with ctx, or takes the others along.

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"remsim/internal/count"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 )
@@ -38,6 +39,7 @@ type State struct {
 	// all maps in order of creation, those that are leaving included
 	first, last *mapping
 	seq         uint64
+	counts      counts
 	// adopts: maps that a bankd has from before the server's start are taken over. It
 	// ends when all maps are deleted.
 	adopts bool
@@ -56,6 +58,7 @@ type State struct {
 	leading   chan struct{} // holds one while somebody commits what is in the queue
 	settled   settlement
 	unsettled chan struct{} // capacity 1: there is something in settled
+	asked     chan struct{} // by askStore, of settle
 
 	name, version string
 	started       time.Time
@@ -63,6 +66,7 @@ type State struct {
 
 	store    Store  // nil: nothing outlives the State
 	revision uint64 // of the store; who leads has it
+	stored   count.Histogram
 }
 
 // NewState returns a State without maps that forgets them with the process.
@@ -79,6 +83,7 @@ func NewState() *State {
 		started:   time.Now(),
 		leading:   make(chan struct{}, 1),
 		unsettled: make(chan struct{}, 1),
+		asked:     make(chan struct{}),
 	}
 }
 
@@ -101,7 +106,8 @@ func LoadState(ctx context.Context, store Store) (*State, error) {
 	for _, r := range snap.Removals {
 		s.seq++
 		p, m := s.enlist(r.Map, s.seq)
-		m.state, m.known, m.owed = MapDeleteReq, true, true
+		s.setState(m, MapDeleteReq)
+		m.known, m.owed = true, true
 		m.created, m.changed, m.deleted = stampOf(r.Created), stampOf(r.Deleted), stampOf(r.Deleted)
 		p.maps = append(p.maps, m)
 	}
@@ -224,6 +230,7 @@ func (s *State) enlist(sm slot.Map, seq uint64) (*place, *mapping) {
 		b.places[p.nr] = p
 	}
 	m := &mapping{Map: sm, seq: seq, prev: s.last}
+	s.counts.maps[m.state]++
 	if s.last == nil {
 		s.first = m
 	} else {
@@ -238,6 +245,7 @@ func (s *State) forget(p *place, gone []*mapping) {
 	for _, m := range gone {
 		s.noteMap(SlotmapGone, m)
 		s.settleMap(m.Map)
+		s.counts.maps[m.state]--
 		if m.prev == nil {
 			s.first = m.next
 		} else {
@@ -299,6 +307,7 @@ func (s *State) addBank(p *bankPeer) *bankPeer {
 	}
 	p.name, p.since, p.wake = fmt.Sprintf("B%d", p.bank), time.Now(), make(chan struct{}, 1)
 	b.peer = p
+	s.counts.bankds.enter()
 	s.note(BankConnected, p)
 	for _, pl := range b.places {
 		s.markPlace(pl)
@@ -315,6 +324,7 @@ func (s *State) dropBank(p *bankPeer) {
 		return
 	}
 	b.peer = nil
+	s.counts.bankds.now--
 	s.note(BankGone, p)
 	for _, pl := range b.places {
 		pl.lost()
@@ -395,6 +405,7 @@ func (s *State) addClient(p *clientPeer) *clientPeer {
 	}
 	p.name, p.since, p.wake = p.slot.String(), time.Now(), make(chan struct{}, 1)
 	c.peer = p
+	s.counts.clients.enter()
 	if k, ok := s.given[p.slot]; ok && !p.waiting && keyOf(p.identity) == k.first() {
 		p.key = k // it keeps what it was given on an earlier connection
 	}
@@ -424,6 +435,7 @@ func (s *State) dropClient(p *clientPeer) {
 		return
 	}
 	c.peer = nil
+	s.counts.clients.now--
 	s.note(ClientGone, p)
 	s.noteSlot(p.told.Bank)
 	s.release(c)
@@ -530,6 +542,7 @@ func (s *State) fault(p *peer, b *slot.Bank, text string) {
 	s.mu.Lock()
 	defer s.unlock()
 	p.lastError = text
+	s.counts.faults++
 	s.note(FaultReported, Fault{p.name, b, text})
 	if b == nil {
 		return

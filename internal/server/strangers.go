@@ -29,6 +29,12 @@ func (s *strangers) add(c *link.Conn) (oldest *link.Conn) {
 	return oldest
 }
 
+func (s *strangers) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
 // remove removes c, which was accepted or has ended. It may be gone already.
 func (s *strangers) remove(c *link.Conn) {
 	s.mu.Lock()

@@ -93,7 +93,7 @@ func (a *v2) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", streamType)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // what nginx takes for: don't hold back
 	s.buf.WriteString("retry: 1000\n\n")

@@ -40,15 +40,27 @@ const (
 
 // Handler returns the REST API of a server's state.
 func Handler(state *server.State, log *logrus.Entry) http.Handler {
-	return handler(state, log, nil)
+	return handler(state, log, nil, Watch{})
+}
+
+// A Watch is what a REST port has for those who watch the server. The zero value is nothing.
+type Watch struct {
+	// Paths are served beside the API, for GET.
+	Paths map[string]http.Handler
+	// Observe is told of each request when it is answered, by its route ("/api/v2/slotmaps/{slot}") and not by
+	// its path, of which there are as many as clients care to make up; method and route are empty when there is no such route. Streams of events, which last, aren't told. May be nil.
+	Observe func(method, route string, status int, took time.Duration)
 }
 
 // handler is Handler with event streams that end when ended is closed.
-func handler(state *server.State, log *logrus.Entry, ended <-chan struct{}) http.Handler {
+func handler(state *server.State, log *logrus.Entry, ended <-chan struct{}, watch Watch) http.Handler {
 	r := chi.NewRouter()
-	r.Use(decoded, middleware.StripSlashes, logged(log), sameSite())
+	r.Use(decoded, middleware.StripSlashes, logged(log, watch.Observe), sameSite())
 	r.NotFound(noSuchPath)
 	r.MethodNotAllowed(noSuchPath)
+	for path, h := range watch.Paths {
+		r.Method(http.MethodGet, path, h)
+	}
 	r.Route("/api/backend/v1", v1{state, log}.routes)
 	r.Route(v2Base, (&v2{state: state, log: log, ended: ended}).mount)
 	return r
@@ -78,12 +90,17 @@ func sameSite() func(http.Handler) http.Handler {
 	return p.Handler
 }
 
-// logged logs each request, refused ones at level info.
-func logged(log *logrus.Entry) func(http.Handler) http.Handler {
+// logged logs each request, refused ones at level info, and tells of it.
+func logged(log *logrus.Entry, observe func(string, string, int, time.Duration)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+			began := time.Now()
 			next.ServeHTTP(ww, r)
+			if observe != nil && ww.Header().Get("Content-Type") != streamType {
+				method, route := meant(r)
+				observe(method, route, ww.Status(), time.Since(began))
+			}
 			level := logrus.DebugLevel
 			if ww.Status() >= 400 {
 				level = logrus.InfoLevel
@@ -95,11 +112,24 @@ func logged(log *logrus.Entry) func(http.Handler) http.Handler {
 	}
 }
 
+// meant returns the route that a request was for, with its method; both are empty when there is none.
+func meant(r *http.Request) (method, route string) {
+	if s := chi.RouteContext(r.Context()).RoutePattern(); !strings.HasSuffix(s, "*") && s != "" {
+		return r.Method, s
+	}
+	return "", ""
+}
+
 // Serve serves the REST API on ln until ctx ends; requests under way then have 3 s to end. It
 // closes ln.
 func Serve(ctx context.Context, ln net.Listener, state *server.State, log *logrus.Entry) error {
+	return Watch{}.Serve(ctx, ln, state, log)
+}
+
+// Serve is the function Serve, for a server that is watched.
+func (w Watch) Serve(ctx context.Context, ln net.Listener, state *server.State, log *logrus.Entry) error {
 	ended := make(chan struct{})
-	srv := newServer(handler(state, log, ended), faults{log})
+	srv := newServer(handler(state, log, ended, w), faults{log})
 	srv.RegisterOnShutdown(func() { close(ended) })
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(&listener{ln, log}) }()

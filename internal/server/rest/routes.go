@@ -19,6 +19,9 @@ import (
 
 const v2Base = "/api/v2"
 
+// streamType is the type of server-sent events.
+const streamType = "text/event-stream"
+
 // v2 is the API that shows all. What isn't known, or isn't yet, is null.
 type v2 struct {
 	state   *server.State
@@ -166,7 +169,7 @@ func (a *v2) routes() []route {
 			summary: "What happens, as server-sent events",
 			params: []param{{"Last-Event-ID", "header",
 				"id of the last event that was read: the stream begins with what follows that", ""}},
-			answers: []answer{{status: 200, doc: "a stream whose events have an Event as data", body: EventV2{}, contentType: "text/event-stream"}},
+			answers: []answer{{status: 200, doc: "a stream whose events have an Event as data", body: EventV2{}, contentType: streamType}},
 			refuses: []int{503},
 		},
 		{
