@@ -54,6 +54,9 @@ type Env struct {
 	StartScript StartFunc
 	// Trace gets APDUs and ATRs. Who calls New opens it, from Config.Trace. May be nil.
 	Trace *gsmtap.Tracer
+	// Fault takes the value of a panic in one of the client's goroutines, on that goroutine; the client is of no use
+	// any more, and has to be ended. Nil: the program dies of it.
+	Fault func(fault any)
 }
 
 // A Frontend is the modem's side. A Core calls its methods one after another

@@ -155,9 +155,9 @@ func (c *Core) Run(ctx context.Context) {
 	scripts, endScripts := context.WithCancel(context.WithoutCancel(ctx))
 	actions, endActions := context.WithCancel(context.WithoutCancel(ctx))
 	var all, callers sync.WaitGroup
-	all.Go(func() { c.modem.run(scripts, actions) })
-	callers.Go(func() { _ = c.serverCaller().Run(ctx) }) // it only returns ctx's cause
-	callers.Go(func() { c.serveBankd(ctx) })
+	all.Go(c.guarded(func() { c.modem.run(scripts, actions) }))
+	callers.Go(c.guarded(func() { _ = c.serverCaller().Run(ctx) })) // it only returns ctx's cause
+	callers.Go(c.guarded(func() { c.serveBankd(ctx) }))
 
 	<-ctx.Done()
 	grace := time.AfterFunc(scriptGrace, func() {
@@ -174,6 +174,21 @@ func (c *Core) Run(ctx context.Context) {
 	last.Stop()
 	endScripts()
 	endActions()
+}
+
+// guarded returns run with its panics going to Env.Fault.
+func (c *Core) guarded(run func()) func() {
+	if c.env.Fault == nil {
+		return run
+	}
+	return func() {
+		defer func() {
+			if fault := recover(); fault != nil {
+				c.env.Fault(fault)
+			}
+		}()
+		run()
+	}
 }
 
 // Leave gives the modem back its local SIM, as when a bankd is left, though none was used: a client that
@@ -746,7 +761,7 @@ func (c *Core) Status(p slot.Phys) (tellsATR bool) {
 	c.tell(c.phys)
 	if d := s.owed; reset && d != nil && !d.fenced {
 		d.fenced = true
-		c.fences.Go(func() { c.fence(s, d) })
+		c.fences.Go(c.guarded(func() { c.fence(s, d) }))
 	}
 	if old.Reset != c.phys.Reset || old.VCC != c.phys.VCC || old.CLK != c.phys.CLK {
 		c.cause(modemStatus)

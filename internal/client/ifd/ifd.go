@@ -47,13 +47,17 @@ func New(net link.Network, write func(Priority, string)) *Driver {
 func (d *Driver) Guard(name string, call func() Code) (code Code) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			d.log.WithFields(logrus.Fields{"cat": "DMAIN", "call": name, "fault": fault}).
-				Error("fault in the driver, please report it")
-			d.log.WithField("cat", "DMAIN").Debug(string(debug.Stack()))
+			logFault(d.log.WithFields(logrus.Fields{"cat": "DMAIN", "call": name}), fault)
 			code = CommunicationError
 		}
 	}()
 	return call()
+}
+
+// logFault logs a panic, on the goroutine that has recovered from it.
+func logFault(log *logrus.Entry, fault any) {
+	log.WithField("fault", fault).Error("fault in the driver, please report it")
+	log.Debug(string(debug.Stack()))
 }
 
 // reader returns the reader that lun names, nil: there is none.

@@ -4,12 +4,14 @@ package ifd
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
+	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 	"remsim/internal/testnet"
@@ -755,6 +758,63 @@ func TestGuard(t *testing.T) {
 	if code := d.Guard("x", func() Code { return ErrorTag }); code != ErrorTag {
 		t.Errorf("%v", code)
 	}
+}
+
+// A faultyNetwork's connections panic when they have been read from often enough.
+type faultyNetwork struct {
+	link.Network
+	reads *atomic.Int32 // that are left
+}
+
+func (n faultyNetwork) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	c, err := n.Network.Dial(ctx, addr)
+	return faultyConn{c, n.reads}, err
+}
+
+type faultyConn struct {
+	net.Conn
+	reads *atomic.Int32
+}
+
+func (c faultyConn) Read(b []byte) (int, error) {
+	if c.reads.Add(-1) < 0 {
+		panic("too many reads")
+	}
+	return c.Conn.Read(b)
+}
+
+// A panic in a goroutine of a reader's client takes its card, and harms nobody else.
+func TestFaultOfClient(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var reads atomic.Int32
+		reads.Store(1000)
+		w.Driver.net = faultyNetwork{w.Driver.net, &reads}
+		w.code("CloseChannel", w.CloseChannel(lun), Success)
+		w.code("CreateChannelByName", w.CreateChannelByName(lun, "23:1:10.0.0.1:9998"), Success)
+		w.insert(rspro.LateAtr)
+		w.code("Presence", w.Presence(lun), Success)
+		await := w.transmit(selectMF)
+		reads.Store(0)
+		w.server.Send(&rspro.ConfigClientBankReq{Bank: here, Bankd: bankAddr})
+		w.settle()
+		if o, d := await(); o.code == Success || d > time.Second {
+			t.Errorf("a command is answered with %v after %v", o.code, d)
+		}
+		if log := w.log.String(); !strings.Contains(log, "2 remsim: level=error") || !strings.Contains(log, "too many reads") {
+			t.Errorf("log: %s", log)
+		}
+		w.absent("after a fault")
+		start := time.Now()
+		w.code("Poll", w.Poll(lun, time.Minute), Success)
+		if d := time.Since(start); d != time.Minute {
+			t.Errorf("Poll took %v", d)
+		}
+		reads.Store(1000)
+		w.code("CloseChannel", w.CloseChannel(lun), Success)
+		w.code("CreateChannelByName", w.CreateChannelByName(lun, "23:1:10.0.0.1:9998"), Success)
+		w.insert(rspro.LateAtr)
+		w.code("Presence", w.Presence(lun), Success)
+	})
 }
 
 // Levels become pcscd's; commands, at trace level, aren't logged.

@@ -60,15 +60,23 @@ func newReader(log *logrus.Entry) *reader {
 	return r
 }
 
-// start has the reader's client begin. It is called once.
+// start has the reader's client begin. It is called once. A panic of the client's is its end, and no card's any more, but neither
+// pcscd's nor other readers'.
 func (r *reader) start(cfg client.Config, net link.Network, log *logrus.Logger) {
-	core := client.New(cfg, client.Env{Net: net, Log: log}, r)
+	ctx, end := context.WithCancel(r.ctx)
+	fault := func(fault any) {
+		logFault(r.log, fault)
+		end()
+		r.Remove(ctx)
+	}
+	core := client.New(cfg, client.Env{Net: net, Log: log, Fault: fault}, r)
 	r.mu.Lock()
 	r.core = core
 	r.mu.Unlock()
 	go func() {
 		defer close(r.done)
-		core.Run(r.ctx)
+		defer end()
+		core.Run(ctx)
 	}()
 }
 
