@@ -55,6 +55,10 @@ type Env struct {
 	OnReport func(ctx context.Context, write func(io.Writer))
 	// Reload has the slots file read again by each element (SIGHUP); nil: nobody asks.
 	Reload <-chan os.Signal
+	// Reloaded is told when that was done, also when the file was wrong. May be nil.
+	Reloaded func()
+	// OnStart is told when the bankd listens and knows its readers, with the context of Run. May be nil.
+	OnStart func(context.Context, Running)
 }
 
 type bankd struct {
@@ -68,6 +72,7 @@ type bankd struct {
 	contests  sync.WaitGroup
 	seen      chan struct{} // closed when the readers are known
 	unwatched chan struct{} // closed when they are followed no more
+	counts    counts
 }
 
 // Run is a bankd. It returns an error when it can't start, and the cause of ctx when
@@ -83,10 +88,11 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		return err
 	}
 	defer d.tracer.Close()
-	ln, err := env.Net.Listen(ctx, cfg.Listen)
+	tcp, err := env.Net.Listen(ctx, cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("data listener: %w", err)
 	}
+	ln := link.Watch(tcp)
 	log := d.log.WithField("cat", "DMAIN")
 	log.WithField("addr", ln.Addr().String()).Info("listening for RSPRO")
 	if env.OnReport != nil {
@@ -97,6 +103,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	d.life = life
 	d.apply(ctx, specs)
 	d.awaitReaders(ctx)
+	if env.OnStart != nil {
+		env.OnStart(ctx, Running{d, ln})
+	}
 	var running sync.WaitGroup
 	running.Go(func() { d.reload(ctx) })
 	running.Go(func() { link.Serve(ctx, ln, log, func(_ context.Context, nc net.Conn) { d.serve(nc) }) })
@@ -188,6 +197,7 @@ func (d *bankd) control() *link.Caller {
 				return &link.RefusedError{Result: r.ResultCode()}
 			}
 			res, ok := r.(*rspro.ConnectBankRes)
+			d.counts.welcomes.Add(1)
 			d.setServer(c, ok && res.Features.Has(rspro.BankState))
 			return nil
 		},

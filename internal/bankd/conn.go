@@ -65,6 +65,7 @@ func (d *bankd) serve(nc net.Conn) {
 		nc.Close()
 		return
 	}
+	d.counts.connections.Add(1)
 	if crowded != nil {
 		crowded.link.Close(errCrowded)
 	}

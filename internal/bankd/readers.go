@@ -93,12 +93,14 @@ func (d *bankd) reload(ctx context.Context) {
 			return
 		case <-d.env.Reload:
 		}
-		specs, err := d.readSlots()
-		if err != nil {
+		if specs, err := d.readSlots(); err != nil {
 			d.log.WithField("cat", "DMAIN").WithError(err).Error("the slots stay as they were")
-			continue
+		} else {
+			d.apply(ctx, specs)
 		}
-		d.apply(ctx, specs)
+		if d.env.Reloaded != nil {
+			d.env.Reloaded()
+		}
 	}
 }
 

@@ -195,6 +195,9 @@ func (w *worker) beginLocked() {
 	w.timer.Reset(w.d.cfg.CardTimeout)
 }
 
+// began returns when the call to the card has begun that was last.
+func (w *worker) began() time.Time { return w.deadline.Add(-w.d.cfg.CardTimeout) }
+
 func (w *worker) end() bool {
 	w.timer.Stop()
 	s := w.d.state
@@ -215,6 +218,7 @@ func (w *worker) overdue() {
 	w.abandoned, w.epoch = true, b.epoch
 	s.retireLocked(b)
 	b.abandoned++
+	w.d.counts.abandoned.Add(1)
 	hanging := b.abandoned
 	c := b.user
 	served := c != nil && c.state == Served // then the server is told that it loses the card
@@ -244,6 +248,7 @@ func (w *worker) open() bool {
 	if err == nil {
 		if err = checkATR(w.card.ATR()); err == nil {
 			w.tap.ATR(w.card.ATR())
+			w.d.counts.opened.Add(1)
 			return true
 		}
 		w.close()
@@ -258,6 +263,7 @@ func (w *worker) open() bool {
 	news := w.losses != b.losses || s.failLocked(b, err) // a card that has left says nothing of the slot
 	s.mu.Unlock()
 	w.release()
+	w.d.counts.openFailed(err)
 	w.log.WithError(err).Log(faultLevel(news), "no card")
 	return false
 }
@@ -328,6 +334,7 @@ func (w *worker) serve(c *conn) {
 		j := w.next(c)
 		var r []byte
 		var err error
+		var took time.Duration
 		switch {
 		case j.over:
 			return
@@ -339,11 +346,13 @@ func (w *worker) serve(c *conn) {
 		default:
 			w.trace("command", w.cmd[:j.n])
 			r, err = w.card.Transmit(w.cmd[:j.n], w.buf[:])
+			took = time.Since(w.began())
 			if err == nil && (len(r) < minResponse || len(r) > maxResponse) {
 				err = fmt.Errorf("response of %d bytes, want %d..%d", len(r), minResponse, maxResponse)
 			}
 		}
 		goes := w.finish(c, j, r, err)
+		w.d.counts.job(j, took, err)
 		switch { // traced when the client waits no more
 		case err != nil:
 			return
