@@ -577,6 +577,40 @@ func TestGivenAgain(t *testing.T) {
 	})
 }
 
+// TestGivenOnce checks that what was given to one is given to no other, as long as the pool has it, up to the last of the pool, and
+// that one whose slot the pool hasn't any more gets another.
+func TestGivenOnce(t *testing.T) {
+	store := newTestStore()
+	give := func(pool IDPool, names ...string) string {
+		t.Helper()
+		s := store.start(t)
+		s.pool = &pool
+		var l []string
+		for _, name := range names {
+			c, err := s.giveID(t.Context(), ClientKey{Name: name})
+			if err != nil {
+				l = append(l, name+": "+err.Error())
+				continue
+			}
+			l = append(l, name+" "+c.String())
+		}
+		return strings.Join(l, ", ")
+	}
+	for _, tt := range []struct {
+		pool  IDPool
+		names []string
+		want  string
+	}{
+		{IDPool{0, 2}, []string{"a", "b", "c", "d"}, "a C0:0, b C1:0, c C2:0, d: " + errNoID.Error()},
+		{IDPool{0, 3}, []string{"d", "b", "a", "c"}, "d C3:0, b C1:0, a C0:0, c C2:0"},
+		{IDPool{2, 5}, []string{"a", "b", "c", "d", "e"}, "a C4:0, b C5:0, c C2:0, d C3:0, e: " + errNoID.Error()},
+	} {
+		if got := give(tt.pool, tt.names...); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.pool, got, tt.want)
+		}
+	}
+}
+
 // TestIDPool checks what is taken for a pool.
 func TestIDPool(t *testing.T) {
 	for _, tt := range []struct {

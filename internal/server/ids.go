@@ -118,7 +118,9 @@ func (s *State) giveID(ctx context.Context, key ClientKey) (slot.Client, error) 
 
 // assign notes that a client slot was given.
 func (s *State) assign(a Assignment) {
-	delete(s.given, s.ids[a.Key])
+	if c, ok := s.ids[a.Key]; ok {
+		delete(s.given, c)
+	}
 	s.ids[a.Key] = a.Client
 	s.given[a.Client] = a.Key
 }
