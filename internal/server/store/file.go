@@ -194,8 +194,8 @@ func open(path string, readOnly bool) (*bolt.DB, error) {
 
 // create makes the file, complete or not at all, unless it has come to be there meanwhile.
 func create(path string) error {
-	dir, name := filepath.Split(path)
-	tmp, err := os.CreateTemp(dir, "."+name+".*")
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func create(path string) error {
 	if err := os.Link(tmp.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

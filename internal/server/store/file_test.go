@@ -323,6 +323,25 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// TestNewFile checks that a file is made where its path says, by nothing that is elsewhere, and that its owner alone has it.
+func TestNewFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", filepath.Join(dir, "none"))
+	t.Chdir(dir)
+	s, err := Open("state.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 || files[0].Name() != "state.db" {
+		t.Fatalf("there are %v, %v", files, err)
+	}
+	if info, err := files[0].Info(); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
 // TestDamage damages files at random: they are refused and stay as they are, or what is wrong with them doesn't matter.
 func TestDamage(t *testing.T) {
 	dir := t.TempDir()
