@@ -328,8 +328,8 @@ func (j *judge) clientsTold() error {
 		if _, ok := j.bankOf(who); ok {
 			want = client.Operational
 		}
-		if got := m.core.Load().State(); got != want {
-			return fmt.Errorf("%v is %v, not %v", who, got, want)
+		if core := m.core.Load(); core == nil || core.State() != want {
+			return fmt.Errorf("%v isn't %v", who, want)
 		}
 	}
 	return nil

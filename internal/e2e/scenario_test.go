@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	scenarios = flag.Uint64("scenarios", 400, "run TestScenarios with `COUNT` seeds")
+	scenarios = flag.Uint64("scenarios", 300, "run TestScenarios with `COUNT` seeds")
 	firstSeed = flag.Uint64("seed", 0, "run TestScenarios from this `SEED` on")
 )
 
