@@ -3,6 +3,7 @@
 package usb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,15 +175,18 @@ func (c *Conn) pump(e Endpoint, transfers int, to chan<- []byte) {
 func (c *Conn) Write(ctx context.Context, b []byte) error {
 	limit, cancel := context.WithTimeoutCause(c.ctx, writeLimit, fmt.Errorf("not taken by the device within %v", writeLimit))
 	defer cancel()
-	begin, stop := context.WithCancelCause(limit)
-	defer stop(nil)
-	defer context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })()
+	begin, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(limit, stop)()
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
 	case <-begin.Done():
 	}
-	err := c.send(begin, limit, b)
+	err := cmp.Or(ctx.Err(), limit.Err())
+	if err == nil {
+		err = c.send(begin, limit, b)
+	}
 	if err == nil && len(b)%int(c.out.MaxPacket) == 0 {
 		err = c.send(limit, limit, nil)
 	}
@@ -195,8 +199,10 @@ func (c *Conn) Write(ctx context.Context, b []byte) error {
 		if err = c.Err(); err == nil {
 			err = errClosed
 		}
-	case begin.Err() != nil:
-		err = context.Cause(begin)
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case limit.Err() != nil:
+		err = context.Cause(limit)
 	}
 	return fmt.Errorf("write %d bytes to %s: %w", len(b), c.out, err)
 }

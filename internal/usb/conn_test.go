@@ -388,6 +388,15 @@ func TestConnWriteLimit(t *testing.T) {
 		if c.Err() != nil {
 			t.Errorf("Err %v", c.Err())
 		}
+		f.taken = make(chan []byte, 100)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range cap(f.taken) {
+			if err := c.Write(ctx, []byte("x")); !errors.Is(err, context.Canceled) || len(f.taken) > 0 {
+				t.Fatalf("sender has given up: %v, %d sent", err, len(f.taken))
+			}
+		}
+		f.taken = make(chan []byte)
 		all.Go(func() {
 			if err := c.Write(t.Context(), []byte("x")); !errors.Is(err, errClosed) {
 				t.Errorf("write while Close is called: %v", err)

@@ -417,6 +417,44 @@ func TestLateStatus(t *testing.T) {
 	}
 }
 
+// TestLateStatuses has a command come before several statuses: what is told of a card's way up keeps it, another reset doesn't.
+func TestLateStatuses(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := startWorld(t, nil)
+			w.serve()
+			w.irq(0)
+			time.Sleep(crossing)
+			w.header("a0b0000001")
+			w.irq(simtrace.VCC | simtrace.ResetActive)
+			w.irq(up | simtrace.ResetActive)
+			for range 3 {
+				testnet.Expect[*rspro.ClientSlotStatusInd](w.bankd)
+			}
+			if !again {
+				w.irq(up)
+				w.told("RST=0 VCC=1 CLK=1 CARD=?")
+				w.command("a0b0000001")
+				return
+			}
+			w.header("a0b0000002") // in place of it
+			w.irq(up)
+			w.told("RST=0 VCC=1 CLK=1 CARD=?")
+			w.command("a0b0000002")
+
+			w.irq(up | simtrace.ResetActive)
+			w.header("a0b0000003") // from before this reset, or not
+			w.irq(up)
+			w.irq(up | simtrace.ResetActive) // and surely from before this one
+			w.irq(up)
+			for range 4 {
+				testnet.Expect[*rspro.ClientSlotStatusInd](w.bankd)
+			}
+			w.bankd.Quiet(time.Second)
+		})
+	}
+}
+
 // TestNewHeader has the modem begin another command before it is answered.
 func TestNewHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -431,6 +469,29 @@ func TestNewHeader(t *testing.T) {
 		w.command("a0b2010402")
 		w.answer("21229000")
 		w.want("tx 4 b22122 + tx 6 9000")
+	})
+}
+
+// TestNextAtOnce has the modem's next command come before the device's acknowledgement of the last answer.
+func TestNextAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWorld(t, nil)
+		w.serve()
+		plain := w.dev.written
+		w.dev.written = func(b []byte) error {
+			if text, _ := say(b); text == "tx 6 9001" {
+				w.dev.bulk <- encode(t, &simtrace.RxData{Flags: simtrace.Header, Data: unhex(t, "a0b0000002")})
+				time.Sleep(time.Millisecond)
+			}
+			return plain(b)
+		}
+		w.header("a0b0000001")
+		w.command("a0b0000001")
+		w.answer("9001")
+		w.command("a0b0000002")
+		w.take()
+		w.answer("9002")
+		w.want("tx 6 9002")
 	})
 }
 
@@ -535,10 +596,43 @@ func TestUnknownWithoutData(t *testing.T) {
 			w.take()
 			w.header("b0ee000002")
 			w.want("tx 8 ee")
-			w.data("3344") // which takes its time
+			w.data("3344")
 			w.command("b0ee0000023344")
+			time.Sleep(2 * waiting) // the card takes its time
+			w.answer("9000")
+			w.want("tx 6 9000")
+			w.header("b0ee000002")
+			w.want("tx 8 ee")
 		})
 	}
+}
+
+// TestUnknownAnew has a modem begin another unknown command while the first one's time runs, which is by the modem's WI.
+func TestUnknownAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWorld(t, nil)
+		w.serve()
+		m := contacts(up)
+		m.WI = 20
+		w.dev.irq <- encode(t, m)
+		waiting := m.Waiting(fastestClock)
+		w.header("b0ee000002")
+		w.want("tx 8 ee")
+		time.Sleep(waiting - 1)
+		w.header("b0ef000002")
+		w.want("tx 8 ef")
+		time.Sleep(waiting - 1)
+		w.header("b0ef000002")
+		w.want("tx 8 ef")
+		w.header("b0ee000002")
+		w.want("tx 8 ee")
+		time.Sleep(waiting)
+		synctest.Wait()
+		w.header("b0ef000002")
+		w.want("tx 8 ef")
+		w.header("b0ee000002")
+		w.command("b0ee000002")
+	})
 }
 
 // TestLongATR keeps the ATR before one that devices don't take.

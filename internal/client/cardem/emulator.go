@@ -232,7 +232,7 @@ func (e *emulator) status(m *simtrace.Status) {
 	e.mu.Lock()
 	if down(p) {
 		if !down(e.phys) {
-			e.downAt = now
+			e.downAt, e.held = now, nil
 		}
 		e.void()
 		e.segments.Reset()
@@ -258,7 +258,7 @@ func (e *emulator) status(m *simtrace.Status) {
 
 // release has h taken as a command of the modem's unless there was another one.
 func (e *emulator) release(h *held) {
-	e.hear(h.m, func() bool { return e.held == h && !down(e.phys) })
+	e.hear(h.m, func() bool { return e.held == h })
 }
 
 // down reports whether a card is in reset, or without power.
