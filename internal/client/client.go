@@ -52,6 +52,8 @@ type Env struct {
 	Log *logrus.Logger
 	// StartScript starts event scripts; nil: StartShell.
 	StartScript StartFunc
+	// Watch counts what the client does, and others with it. May be nil.
+	Watch *Watch
 	// Trace gets APDUs and ATRs. Who calls New opens it, from Config.Trace. May be nil.
 	Trace *gsmtap.Tracer
 	// Fault takes the value of a panic in one of the client's goroutines, on that goroutine; the client is of no use

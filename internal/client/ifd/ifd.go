@@ -74,7 +74,9 @@ func (d *Driver) CreateChannelByName(lun uint64, deviceName string) Code {
 	d.mu.Lock()
 	if lun&0xffff != 0 || d.readers[lun] != nil {
 		d.mu.Unlock()
-		log.Error("reader not opened: its Lun is in use, or names a slot that readers don't have")
+		// pcscd takes a library with two names for two drivers, and counts the readers of each from 0.
+		log.Error("reader not opened: its Lun is in use, or names a slot that readers don't have; " +
+			"the LIBPATH of all readers has to be the same, letter by letter")
 		return CommunicationError
 	}
 	r := newReader(log)

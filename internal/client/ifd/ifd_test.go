@@ -420,6 +420,8 @@ func TestPower(t *testing.T) {
 		w.status(inReset)
 		w.status(running)
 		w.powered("no ATR", await, nil, ErrorPowerAction, 5*time.Second)
+		_, code = w.Transmit(lun, 0, selectMF)
+		w.code("Transmit without an ATR", code, CommunicationError)
 		w.tell(atr2)
 		w.powered("up after a late ATR", w.power(PowerUp), atr2, Success, 0)
 
@@ -584,6 +586,12 @@ func TestLongATR(t *testing.T) {
 		w.tell(long)
 		w.code("33 bytes", w.Presence(lun), Success)
 		w.powered("up", w.power(PowerUp), long, Success, 0)
+		w.status(running)
+		await := w.power(Reset)
+		w.status(inReset)
+		w.status(running)
+		w.tell(append(long, 0))
+		w.powered("34 bytes after a reset", await, nil, ICCNotPresent, 0)
 	})
 }
 
@@ -702,6 +710,9 @@ func TestUnknownLun(t *testing.T) {
 		}
 		w.code("a second slot", w.CreateChannelByName(lun+1, "1"), CommunicationError)
 		w.code("a second time", w.CreateChannelByName(lun, "1"), CommunicationError)
+		if log := w.log.String(); !strings.Contains(log, "2 remsim:") || !strings.Contains(log, "LIBPATH") {
+			t.Errorf("log: %s", log)
+		}
 	})
 }
 
