@@ -86,13 +86,22 @@ func StartPCSCD(ctx context.Context, readers int, name func(i int) string) (*PCS
 	return p, nil
 }
 
-// configure writes pcscd's configuration, beside its socket, and returns its directory.
-func configure(readers int, name func(i int) string) (string, error) {
+// Driver returns the file of the virtual readers' driver.
+func Driver() (file string, err error) {
 	found, _ := filepath.Glob(driverGlob)
 	if len(found) == 0 {
 		return "", fmt.Errorf("no vpcd driver at %s: %s", driverGlob, install)
 	}
-	driver, err := os.ReadFile(found[0])
+	return found[0], nil
+}
+
+// configure writes pcscd's configuration, beside its socket, and returns its directory.
+func configure(readers int, name func(i int) string) (string, error) {
+	file, err := Driver()
+	if err != nil {
+		return "", err
+	}
+	driver, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}

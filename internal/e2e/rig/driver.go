@@ -55,6 +55,17 @@ func (h *Host) Reader(bin, name, device string) {
 	h.Conf += fmt.Sprintf("FRIENDLYNAME \"%s\"\nDEVICENAME \"%s\"\nLIBPATH %s\n\n", name, device, filepath.Join(bin, driver))
 }
 
+// Virtual adds a pair of virtual readers, like simulator.StartPCSCD's: their cards connect to port and the one after it. A Host has one pair, as
+// the driver is loaded once.
+func (h *Host) Virtual(name string, port int) error {
+	driver, err := simulator.Driver()
+	if err != nil {
+		return err
+	}
+	h.Conf += fmt.Sprintf("FRIENDLYNAME \"%s\"\nDEVICENAME /dev/null:%#X\nLIBPATH %s\nCHANNELID %#X\n\n", name, port, driver, port)
+	return nil
+}
+
 // Socket is where applications find it, by simulator.SocketEnv.
 func (h *Host) Socket() string { return simulator.Socket(h.Dir) }
 
