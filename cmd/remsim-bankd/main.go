@@ -5,12 +5,10 @@
 package main
 
 import (
+	"context"
 	"net"
 	"net/netip"
-	"os"
-	"os/signal"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +19,7 @@ import (
 	"remsim/internal/daemon"
 	"remsim/internal/gsmtap"
 	"remsim/internal/link"
+	"remsim/internal/monitor"
 	"remsim/internal/slot"
 )
 
@@ -36,6 +35,7 @@ type options struct {
 	maxConnections uint16
 	shared         bool
 	traceSlot      uint16
+	monitor        monitor.Config
 }
 
 func command() *cobra.Command {
@@ -57,23 +57,30 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 			if cmd.Flags().Changed("gsmtap-slot") {
 				cfg.TraceSlot = &o.traceSlot
 			}
-			reload := make(chan os.Signal, 1)
-			signal.Notify(reload, syscall.SIGHUP)
-			defer signal.Stop(reload)
+			m := monitor.New(cmd.Name(), l)
+			defer m.Close()
+			if err := m.Listen(cmd.Context(), link.TCP(), o.monitor); err != nil {
+				return err
+			}
 			return bankd.Run(cmd.Context(), cfg, bankd.Env{
 				Net:      link.TCP(),
 				Log:      l,
 				Readers:  pcsc.Bank{Shared: o.shared},
 				Softsim:  &softsim.Bank{},
 				OnReport: daemon.OnReport,
-				Reload:   reload,
+				Reload:   m.Manager().Reloads(cmd.Context()),
+				Reloaded: m.Manager().Reloaded,
+				OnStart: func(ctx context.Context, r bankd.Running) {
+					m.Bankd(r.Stats)
+					m.Start(ctx, r.Health())
+				},
 			})
 		},
 	}
 	o.flags(cmd, &cfg)
 	log.Flags(cmd.Flags(), true)
 	cmd.AddCommand(doctorCommand())
-	daemon.Manual(cmd, 8, manual, gsmtap.Manual, link.Manual)
+	daemon.Manual(cmd, 8, manual, gsmtap.Manual, link.Manual, monitor.Manual)
 	return cmd
 }
 
@@ -95,6 +102,7 @@ func (o *options) flags(cmd *cobra.Command, cfg *bankd.Config) {
 	daemon.DurationVar(fs, &cfg.CardTimeout, "card-timeout", "", 30*time.Second, time.Second, 10*time.Minute, "how long one call to a card may take; clients wait 35s at most")
 	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too, not exclusively")
 	cfg.KeepAlive.Flags(fs)
+	o.monitor.Flags(fs)
 	cfg.Trace.Flags(fs, "g")
 	daemon.Uint16Var(fs, &o.traceSlot, "gsmtap-slot", "G", 0, 0, slot.Max, "trace this slot only, by --gsmtap-ip and --pcap (default all)")
 }

@@ -12,6 +12,7 @@ import (
 	"remsim/internal/daemon"
 	"remsim/internal/gsmtap"
 	"remsim/internal/link"
+	"remsim/internal/monitor"
 )
 
 func main() { daemon.Main(command()) }
@@ -20,6 +21,7 @@ func command() *cobra.Command {
 	var (
 		cfg shell.Config
 		log daemon.LogOptions
+		mon monitor.Config
 	)
 	cmd := &cobra.Command{
 		Use:   "remsim-client-shell",
@@ -28,8 +30,17 @@ func command() *cobra.Command {
 in hex, or a word: RESET, info, select, read, auth; help lists them. Standard output shows ATRs
 and answers, standard error everything else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			l := log.Logger(cmd.ErrOrStderr())
+			m := monitor.New(cmd.Name(), l)
+			defer m.Close()
+			if err := m.Listen(cmd.Context(), link.TCP(), mon); err != nil {
+				return err
+			}
+			watch := new(client.Watch)
+			m.Client(watch.Stats)
+			m.Start(cmd.Context(), watch.Health())
 			return shell.Run(cmd.Context(), cfg, shell.Env{
-				Env:      client.Env{Net: link.TCP(), Log: log.Logger(cmd.ErrOrStderr())},
+				Env:      client.Env{Net: link.TCP(), Log: l, Watch: watch},
 				In:       cmd.InOrStdin(),
 				Out:      cmd.OutOrStdout(),
 				Err:      cmd.ErrOrStderr(),
@@ -38,9 +49,10 @@ and answers, standard error everything else.`,
 		},
 	}
 	cfg.Flags(cmd.Flags())
+	mon.Flags(cmd.Flags())
 	cmd.Flags().BoolVar(&cfg.Explain, "explain", false, "say what ATRs and status words mean, as on a terminal")
 	log.Flags(cmd.Flags(), false)
 	daemon.VersionFlag(cmd.Flags(), "v")
-	daemon.Manual(cmd, 1, manual, client.Manual, gsmtap.Manual, link.Manual)
+	daemon.Manual(cmd, 1, manual, client.Manual, gsmtap.Manual, link.Manual, monitor.Manual)
 	return cmd
 }

@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -21,6 +19,7 @@ import (
 	"remsim/internal/daemon"
 	"remsim/internal/gsmtap"
 	"remsim/internal/link"
+	"remsim/internal/monitor"
 	"remsim/internal/usb"
 )
 
@@ -45,13 +44,21 @@ long as a bankd serves it, and gives the modem its local SIM back at the end.`,
 				return err
 			}
 			l := log.Logger(cmd.ErrOrStderr())
+			m := monitor.New(cmd.Name(), l)
+			defer m.Close()
+			if err := m.Listen(cmd.Context(), link.TCP(), o.monitor); err != nil {
+				return err
+			}
+			watch := new(client.Watch)
+			m.Client(watch.Stats)
 			env := cardem.Env{
-				Env:      client.Env{Net: link.TCP(), Log: l},
+				Env:      client.Env{Net: link.TCP(), Log: l, Watch: watch},
 				OnReport: daemon.OnReport,
 			}
 			if o.many() {
-				return serveMany(cmd.Context(), cfg, &o, env)
+				return serveMany(cmd.Context(), cfg, &o, env, m)
 			}
+			m.Start(cmd.Context(), watch.Health())
 			env.Open = func(context.Context) (cardem.Device, error) { return openOne(o.filter, l) }
 			return cardem.Run(cmd.Context(), cfg, env)
 		},
@@ -62,7 +69,7 @@ long as a bankd serves it, and gives the modem its local SIM back at the end.`,
 	log.Flags(fs, false)
 	daemon.VersionFlag(fs, "v")
 	cmd.AddCommand(doctorCommand())
-	daemon.Manual(cmd, 1, manual, client.Manual, gsmtap.Manual, link.Manual)
+	daemon.Manual(cmd, 1, manual, client.Manual, gsmtap.Manual, link.Manual, monitor.Manual)
 	return cmd
 }
 
@@ -94,7 +101,7 @@ type device struct{ *usb.Conn }
 func (d device) Info() cardem.Info { return cardem.Info(d.Conn.Info()) }
 
 // serveMany serves many slots.
-func serveMany(ctx context.Context, cfg cardem.Config, o *options, env cardem.Env) error {
+func serveMany(ctx context.Context, cfg cardem.Config, o *options, env cardem.Env, m *monitor.Monitor) error {
 	fleetConfig := fleet.Config{SlotsFile: o.slotsFile}
 	if o.allSlots {
 		dirs := filepath.SplitList(os.Getenv(stateVariable)) // systemd puts several there if so told
@@ -112,9 +119,7 @@ func serveMany(ctx context.Context, cfg cardem.Config, o *options, env cardem.En
 	env.Trace = trace
 	cfg.KeepRunning = false // a device that comes back is seen here
 	host := usb.Local()
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	defer signal.Stop(reload)
+	asked := make(chan struct{})
 	err = fleet.Run(ctx, fleetConfig, fleet.Env{
 		Log:     env.Log,
 		Devices: (&usb.Watch{Host: host}).Devices,
@@ -126,7 +131,12 @@ func serveMany(ctx context.Context, cfg cardem.Config, o *options, env cardem.En
 			return cardem.Run(ctx, cfg, env)
 		},
 		OnReport: daemon.OnReport,
-		Reload:   reload,
+		Reload:   m.Manager().Reloads(ctx),
+		Reloaded: m.Manager().Reloaded,
+		Asked:    asked,
+		OnStart: func(ctx context.Context) {
+			m.Start(ctx, env.Watch.Health(daemon.Receiver("devices", asked)))
+		},
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	"remsim/internal/client/cardem"
 	"remsim/internal/daemon"
+	"remsim/internal/monitor"
 	"remsim/internal/simtrace"
 	"remsim/internal/usb"
 )
@@ -24,6 +25,7 @@ type options struct {
 	apduTable string
 	slotsFile string
 	allSlots  bool
+	monitor   monitor.Config
 
 	keepRunning                    bool
 	config, iface, alt, usbAddress uint16
@@ -32,6 +34,7 @@ type options struct {
 // flags adds the options of devices.
 func (o *options) flags(fs *pflag.FlagSet) {
 	o.deviceFlags(fs)
+	o.monitor.Flags(fs)
 	daemon.ChoiceVar(fs, &o.presence, "set-sim-presence", "Z", "", []string{"0", "1"}, "the level of the presence contact that means a card: 0 low, 1 high (default the firmware's)")
 	fs.BoolVarP(&o.keepRunning, "keep-running", "k", false, "wait for a device that isn't there, and when it goes")
 	fs.StringVar(&o.apduTable, "apdu-table", "", "`FILE` of which commands have data for the card, which is tried before what is built in")

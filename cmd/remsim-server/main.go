@@ -5,12 +5,14 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"remsim/internal/daemon"
 	"remsim/internal/link"
+	"remsim/internal/monitor"
 	"remsim/internal/server"
-	"remsim/internal/server/rest"
 )
 
 func main() { daemon.Main(command()) }
@@ -33,12 +35,18 @@ the card in what bank slot, come in over its REST API.`,
 			if s != nil {
 				defer s.Close()
 			}
+			m := monitor.New(cmd.Name(), logger)
+			defer m.Close()
 			return server.Run(cmd.Context(), cfg, server.Env{
 				Net:      link.TCP(),
 				Log:      logger,
 				Store:    s,
-				REST:     rest.Serve,
+				REST:     m.REST().Serve,
 				OnReport: daemon.OnReport,
+				OnStart: func(ctx context.Context, r server.Running) {
+					m.Server(r.Stats)
+					m.Start(ctx, r.Health())
+				},
 			})
 		},
 	}
@@ -50,7 +58,7 @@ the card in what bank slot, come in over its REST API.`,
 	cfg.KeepAlive.Flags(fs)
 	log.Flags(fs, false)
 	cmd.AddCommand(storeCommand())
-	daemon.Manual(cmd, 8, manual, link.Manual)
+	daemon.Manual(cmd, 8, manual, link.Manual, monitor.Manual)
 	cfg.Name, cfg.Version = daemon.HostName(), daemon.Version()
 	return cmd
 }

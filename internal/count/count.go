@@ -22,7 +22,7 @@ var bounds = [...]time.Duration{
 // A Histogram is how many things took how long. The zero value is ready; its methods may be called from any
 // goroutine.
 type Histogram struct {
-	sum     atomic.Int64                    // nanoseconds
+	sum     atomic.Int64                   // nanoseconds
 	buckets [len(bounds) + 1]atomic.Uint64 // the last one is of what took longer than all bounds
 }
 
