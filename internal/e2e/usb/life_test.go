@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,24 +274,4 @@ func TestScript(t *testing.T) {
 	if strings.Join(causes, " ") != strings.Join(want, " ") {
 		t.Errorf("causes %q, want %q", causes, want)
 	}
-}
-
-var resident = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
-
-// memory returns the resident size of a process in bytes.
-func memory(t testing.TB, p *rig.Proc) int {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := resident.FindSubmatch(text)
-	if m == nil {
-		t.Fatalf("no VmRSS in %s", text)
-	}
-	n, err := strconv.Atoi(string(m[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n << 10
 }
