@@ -54,7 +54,16 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	defer ln.Close()
 	rsproLn := link.Watch(ln)
-	state := NewState()
+	var restLn *link.Watched
+	if env.REST != nil {
+		ln, err := env.Net.Listen(ctx, cfg.RESTListen)
+		if err != nil {
+			return fmt.Errorf("server: listen for REST on %s: %w", cfg.RESTListen, err)
+		}
+		defer ln.Close()
+		restLn = link.Watch(ln)
+	}
+	state := NewState() // after what may fail, as a start is counted
 	if env.Store != nil {
 		if state, err = LoadState(ctx, &loggedStore{Store: env.Store, log: env.Log.WithField("cat", "DSLOTMAP")}); err != nil {
 			return fmt.Errorf("server: load the state: %w", err)
@@ -74,13 +83,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	services := []func() error{func() error {
 		return link.Serve(ctx, rsproLn, rsproLog, ss.serve)
 	}}
-	if env.REST != nil {
-		ln, err := env.Net.Listen(ctx, cfg.RESTListen)
-		if err != nil {
-			return fmt.Errorf("server: listen for REST on %s: %w", cfg.RESTListen, err)
-		}
-		defer ln.Close()
-		restLn := link.Watch(ln)
+	if restLn != nil {
 		running.loops = append(running.loops, daemon.Loop{Name: "accepting REST clients", Ask: restLn.Ask})
 		restLog := env.Log.WithField("cat", "DREST")
 		services = append(services, func() error { return env.REST(ctx, restLn, state, restLog) })

@@ -909,7 +909,7 @@ func TestEnd(t *testing.T) {
 	})
 }
 
-// TestListenFails checks that a port in use ends the server.
+// TestListenFails checks that a port in use ends the server, whose start doesn't count then.
 func TestListenFails(t *testing.T) {
 	for port, want := range map[int]string{9998: "listen for RSPRO on :9998", 9997: "listen for REST on :9997"} {
 		t.Run(fmt.Sprint(port), func(t *testing.T) {
@@ -920,12 +920,16 @@ func TestListenFails(t *testing.T) {
 			}
 			defer ln.Close()
 			log, _ := logtest.NewNullLogger()
+			store := newTestStore()
 			err = Run(t.Context(), Config{RSPROListen: ":9998", RESTListen: ":9997"}, Env{
-				Net: host, Log: log,
+				Net: host, Log: log, Store: store,
 				REST: func(context.Context, net.Listener, *State, *logrus.Entry) error { return nil },
 			})
 			if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(fmt.Sprint(err), want) {
 				t.Errorf("Run = %v", err)
+			}
+			if store.starts != 0 {
+				t.Errorf("%d starts are counted", store.starts)
 			}
 		})
 	}
