@@ -478,6 +478,30 @@ func TestSettle(t *testing.T) {
 	})
 }
 
+// TestSettleFails checks that what has settled isn't lost when it can't be stored.
+func TestSettleFails(t *testing.T) {
+	store := newTestStore()
+	s := store.start(t)
+	if err := s.Create(pair(0, 7)); err != nil {
+		t.Fatal(err)
+	}
+	s.Delete(bk(1, 0)) // which no bankd knows
+	store.fail = func() error { return syscall.ENOSPC }
+	if err := s.flush(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("flush: %v", err)
+	}
+	if got := store.open(); got != "1 owed, 1 believed" {
+		t.Errorf("stored: %s", got)
+	}
+	store.fail = nil
+	if err := s.flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := store.open(); got != "0 owed, 0 believed" {
+		t.Errorf("still stored: %s", got)
+	}
+}
+
 // TestStoreLogged checks that a store that fails is logged once, and that it is well again.
 func TestStoreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
