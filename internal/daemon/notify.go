@@ -157,11 +157,16 @@ func (m *Manager) Reloads(ctx context.Context) <-chan os.Signal {
 
 // reloading tells that SIGHUP has come, with the time as Type=notify-reload wants it.
 func (m *Manager) reloading() {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return
+	if usec, err := monotonicUsec(); err == nil {
+		m.tell("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", usec))
 	}
-	m.tell("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000))
+}
+
+// monotonicUsec returns the time of CLOCK_MONOTONIC in microseconds.
+func monotonicUsec() (int64, error) {
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return now.Nano() / 1000, err
 }
 
 // Reloaded tells the manager that the program has read its files again, whether they were right or not.
