@@ -478,7 +478,32 @@ func TestSettle(t *testing.T) {
 	})
 }
 
-// TestSettleFails checks that what has settled isn't lost when it can't be stored.
+// TestMovedSettles checks that when a client is told of its new bank slot it isn't stored any more that it believes in the old one: after a crash
+// in the next moment it would be told to leave.
+func TestMovedSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newTestStore()
+		inWorldOf(t, Env{Store: store}, Config{}, func(w *world) {
+			b, c := w.bank(bankReq(1)), w.client(cl(7, 0))
+			w.create(pair(0, 7))
+			w.expectMap(b, false, pair(0, 7), rspro.OK)
+			w.expectTold(c, bk(1, 0), "10.0.0.7:9999")
+			if _, err := w.Commit(t.Context(), PutMap(pair(1, 7))); err != nil {
+				t.Fatal(err)
+			}
+			if got := store.open(); got != "1 owed, 1 believed" {
+				t.Errorf("stored: %s", got)
+			}
+			w.expectMap(b, false, pair(1, 7), rspro.OK)
+			w.expectTold(c, bk(1, 1), "10.0.0.7:9999")
+			if got := store.open(); got != "1 owed, 0 believed" {
+				t.Errorf("when the client is told: %s", got)
+			}
+		})
+	})
+}
+
+// TestSettleFails checks that what has settled isn't lost when it can't be stored, and that nothing of it is left when it is.
 func TestSettleFails(t *testing.T) {
 	store := newTestStore()
 	s := store.start(t)
@@ -499,6 +524,9 @@ func TestSettleFails(t *testing.T) {
 	}
 	if got := store.open(); got != "0 owed, 0 believed" {
 		t.Errorf("still stored: %s", got)
+	}
+	if len(s.clients) > 0 {
+		t.Errorf("%d clients are kept in mind", len(s.clients))
 	}
 }
 
