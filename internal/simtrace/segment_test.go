@@ -89,6 +89,7 @@ func TestSegmenter(t *testing.T) {
 		// 6Cxx: the same command again has the case it had.
 		{"6Cxx, case 2 by P3", "h 80ca006600, r 6c05, h 80ca006605", "tpdu 80ca006600, tpdu 80ca006605"},
 		{"6Cxx after data", "h 80ca006600, r 006c05, h 80ca006605", "tpdu 80ca006600, ask ca"},
+		{"data that looks like 6Cxx", "h 80ca006600, r 6c059000, h 80ca006605", "tpdu 80ca006600, ask ca"},
 		{"6Cxx, case 3 without data", "h 0020000100, r 6c01, h 0020000101, d aa", "tpdu 0020000100, ask 20, tpdu 0020000101aa"},
 		{"6Cxx, case 1", "h a0fa000000, r 6c05, h a0fa000005", "tpdu a0fa000000, tpdu a0fa000005"},
 		{"6Cxx, case 4 isn't kept", "h 80ca006601, d aa, r 6c00, h 80ca006600", "ask ca, tpdu 80ca006601aa, tpdu 80ca006600"},
