@@ -250,11 +250,21 @@ func (s *site) works(n int, d time.Duration) {
 	}
 }
 
-// renew removes the map of client 1 and makes it again: server, bankd and client all have to be told, and to talk to each other.
+// renew removes the map of client 1, and makes it again when the bankd has confirmed that: server, bankd and client all have to be
+// told, and to talk to each other.
 func (s *site) renew(d time.Duration) {
 	s.t.Helper()
 	before := s.user.Counts()
 	s.remove(0)
+	if err := rig.Eventually(d, "the removal is confirmed", func() error {
+		n, err := s.api.Leaving()
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d maps are leaving", n)
+		}
+		return err
+	}); err != nil {
+		s.t.Fatal(err)
+	}
 	s.create(0, 1)
 	if _, err := s.user.Await(before, rig.Counts{ATRs: 1}, d); err != nil {
 		s.t.Fatal(err)
