@@ -86,6 +86,11 @@ func (p *Proc) Freeze() error {
 	return unix.Waitid(unix.P_PID, p.PID(), nil, unix.WSTOPPED|unix.WNOWAIT, nil)
 }
 
+// Limit lets the process have so many descriptors.
+func (p *Proc) Limit(descriptors uint64) error {
+	return unix.Prlimit(p.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: descriptors, Max: descriptors}, nil)
+}
+
 // Kill ends the process at once, with those it started, and waits for its end.
 func (p *Proc) Kill() {
 	select {
