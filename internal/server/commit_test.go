@@ -478,6 +478,46 @@ func TestSettle(t *testing.T) {
 	})
 }
 
+// TestAdoptedMeanwhile checks that maps that are adopted while a change is being stored give way to it.
+func TestAdoptedMeanwhile(t *testing.T) {
+	store := newTestStore()
+	s := store.start(t)
+	s.durable, s.adopts = false, true // as without a store that outlives the server
+	wanted := func() (l []slot.Map) {
+		for _, m := range s.Slotmaps() {
+			if !m.Leaving() {
+				l = append(l, m.Map)
+			}
+		}
+		return l
+	}
+	list := func(bank uint16, has ...slot.Map) {
+		p := &bankPeer{bank: bank, numSlots: 8, held: true}
+		s.addBank(p)
+		store.fail = func() error {
+			store.fail = nil
+			for _, f := range s.listed(p, has) {
+				if !f.adopted {
+					t.Errorf("%s: %s", f.Map, f.text)
+				}
+			}
+			return nil
+		}
+	}
+	list(1, pair(0, 8), pair(1, 7))
+	if err := s.Create(pair(0, 7)); err != nil {
+		t.Fatal(err)
+	}
+	if got := wanted(); !slices.Equal(got, []slot.Map{pair(0, 7)}) {
+		t.Errorf("wanted are %v", got)
+	}
+	list(2, slot.Map{Bank: bk(2, 0), Client: cl(9, 0)})
+	s.DeleteAll()
+	if got := wanted(); len(got) > 0 {
+		t.Errorf("after all were deleted wanted are %v", got)
+	}
+}
+
 // TestMovedSettles checks that when a client is told of its new bank slot it isn't stored any more that it believes in the old one: after a crash
 // in the next moment it would be told to leave.
 func TestMovedSettles(t *testing.T) {
