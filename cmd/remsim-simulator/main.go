@@ -36,7 +36,7 @@ With --control, cards and pcscd obey commands, one a line, on standard input:
 Each is answered by one line on standard output: "ok" and the command, or "error" and what is wrong. Empty lines and those
 that begin with # are not. The cards stay when the input ends.`,
 	}
-	cmd.AddCommand(cards(), pcscd(), modems())
+	cmd.AddCommand(cards(), pcscd(), modems(), swarms())
 	daemon.Manual(cmd, 1, manual)
 	return cmd
 }

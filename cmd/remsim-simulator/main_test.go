@@ -37,7 +37,7 @@ func TestUsage(t *testing.T) {
 		want []string // in the one line on standard error
 	}{
 		{"", nil},
-		{"swarm", []string{"swarm"}},
+		{"nest", []string{"nest"}},
 		{"cards --count 0", []string{"--count", "0", "1..16"}},
 		{"cards --count 17", []string{"--count", "17", "1..16"}},
 		{"cards --count x", []string{"--count", "x"}},
