@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -17,7 +18,10 @@ import (
 	"remsim/internal/e2e/rig"
 )
 
-var samples = flag.Int("n", 4000, "`COUNT` of commands of each way to a card")
+var (
+	samples = flag.Int("n", 4000, "`COUNT` of commands of each way to a card")
+	only    = flag.String("only", "", "take the figures of sections whose title matches this `REGEXP`")
+)
 
 func main() {
 	application.Main()
@@ -54,6 +58,7 @@ func (b *bench) run() error {
 		"before was %s: where other work goes on, long waits and p99 are those of the scheduler. Figures of the C suite\n"+
 		"are references: they were taken at another time, on another machine of the same kind.\n\n",
 		time.Now().Format("2006-01-02"), machine(), load())
+	chosen := regexp.MustCompile(*only)
 	for _, section := range []struct {
 		title   string
 		measure func(*bench) error
@@ -61,9 +66,15 @@ func (b *bench) run() error {
 		{"A command and its answer", (*bench).transmit},
 		{"Codec", (*bench).codec},
 		{"Slot maps", (*bench).maps},
+		{"From request to bankd", (*bench).active},
+		{"Many maps", (*bench).many},
+		{"A server that is restarted", (*bench).restart},
 		{"Size and start", (*bench).footprint},
 		{"The PC/SC driver in pcscd", (*bench).hosts},
 	} {
+		if !chosen.MatchString(section.title) {
+			continue
+		}
 		fmt.Fprintf(b.out, "## %s\n\n", section.title)
 		err := section.measure(b)
 		b.stop()
