@@ -4,6 +4,8 @@ PREFIX   ?= /usr/local
 DOCDIR   ?= $(PREFIX)/share/doc/remsim
 DESTDIR  ?=
 FUZZTIME ?= 1m
+SCENARIOS ?= 3000
+SEED     ?= $(shell date +%s)
 CYCLES   ?= 1000
 
 # Where pcscd looks for drivers and readers, whatever the prefix of programs is. One that is neither of
@@ -27,7 +29,8 @@ help:
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
-	@echo 'make soak     CYCLES=$(CYCLES) times a card is put into a remote PC/SC reader and taken out'
+	@echo 'make soak     SCENARIOS=$(SCENARIOS) random ones of faults, from SEED=N on; CYCLES=$(CYCLES) times a card is'
+	@echo '              put into a remote PC/SC reader and taken out'
 	@echo 'make install  what make build has made, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
 
@@ -75,6 +78,7 @@ fuzz:
 
 soak:
 	@contrib/install-deps test
+	go test -race -count 1 -timeout 0 -run '^TestScenarios$$' ./internal/e2e -scenarios '$(SCENARIOS)' -seed '$(SEED)'
 	REMSIM_CYCLES='$(CYCLES)' go test -race -count 1 -timeout 0 -v -run '^TestCycles$$' ./internal/e2e/ifd
 
 # Doesn't build: root often has no Go in its PATH.
