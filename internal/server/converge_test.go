@@ -483,6 +483,9 @@ func converge(t *testing.T, with func(*model)) {
 		for range m.rnd.IntN(1000) {
 			m.step()
 		}
+		if err := recount(m.s); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
 		m.moody = false
 		for _, b := range m.bankds {
 			if b.peer != nil {
@@ -496,7 +499,7 @@ func converge(t *testing.T, with func(*model)) {
 			}
 		}
 		m.settle()
-		if err := cmp.Or(m.fault, m.check()); err != nil {
+		if err := cmp.Or(m.fault, m.check(), recount(m.s)); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		if (m.store == nil) != (m.adopted > 0) && m.adopted > 0 {

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"remsim/internal/rspro"
+	"remsim/internal/slot"
+	"remsim/internal/testnet"
+)
+
+// recount compares what s has counted with what there is. The scenarios of TestConverge call it.
+func recount(s *State) error {
+	v := s.Stats()
+	want := map[MapState]int{}
+	for _, m := range s.Slotmaps() {
+		want[m.State]++
+	}
+	for state, n := range v.Maps {
+		if n != want[state] {
+			return fmt.Errorf("%d maps are counted as %v, there are %d", n, state, want[state])
+		}
+	}
+	if b, c := len(s.Banks()), len(s.Clients()); v.Bankds != b || v.Clients != c {
+		return fmt.Errorf("%d bankds and %d clients are counted, there are %d and %d", v.Bankds, v.Clients, b, c)
+	}
+	return nil
+}
+
+// TestRunning asks a server that is watched: it answers while it works, and says which loop is stuck. A store that is slow is one
+// as long as it is, as is a mutex that nobody gives back.
+func TestRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		store := newTestStore()
+		var running Running
+		ended := make(chan error, 1)
+		go func() {
+			ended <- Run(ctx, Config{RSPROListen: ":9998", Name: "test", Version: "1"}, Env{
+				Net: testnet.New().Host("192.0.2.1"), Log: log, Store: store,
+				OnStart: func(_ context.Context, r Running) { running = r },
+			})
+		}()
+		synctest.Wait()
+		h := running.Health()
+		h.Loops = h.Loops[:2] // a listener of testnet can't be asked
+		alive := func() error {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("too late"))
+			defer cancel()
+			return h.Alive(ctx)
+		}
+		if err := errors.Join(alive(), h.Ready()); err != nil {
+			t.Error(err)
+		}
+		slow := make(chan struct{})
+		store.fail = func() error { <-slow; return nil }
+		go running.ss.state.Commit(ctx, CreateMap(slot.Map{Bank: slot.Bank{ID: 1}, Client: slot.Client{ID: 1}}))
+		synctest.Wait()
+		if err := alive(); err == nil || err.Error() != "store doesn't answer: too late" {
+			t.Errorf("a store that is slow: %v", err)
+		}
+		time.Sleep(time.Second)
+		close(slow)
+		synctest.Wait()
+		if err := alive(); err != nil {
+			t.Errorf("a store that is slow no longer: %v", err)
+		}
+		v := running.Stats()
+		if v.Stored.Count != 1 || v.Stored.Sum != 2*time.Second || v.NotStored != 0 || v.Maps[MapNew] != 1 {
+			t.Errorf("%+v", v)
+		}
+		if s, want := h.Status(), "0 bankds, 0 clients; 1 maps, 0 of them active"; s != want {
+			t.Errorf("status %q, want %q", s, want)
+		}
+		store.fail = func() error { return io.ErrShortWrite }
+		if _, err := running.ss.state.Commit(ctx, DeleteAllMaps()); err == nil {
+			t.Error("stored")
+		}
+		if v := running.Stats(); v.NotStored != 1 || v.Stored.Count != 2 {
+			t.Errorf("%+v", v)
+		}
+		store.fail = nil
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A State whose mutex nobody gives back doesn't answer.
+func TestStuck(t *testing.T) {
+	s := NewState()
+	h := Running{ss: &sessions{state: s}}.Health()
+	s.mu.Lock()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := h.Alive(ctx); err == nil || !strings.HasPrefix(err.Error(), "reconciliation of peers doesn't answer") {
+		t.Errorf("%v", err)
+	}
+	s.mu.Unlock()
+}
+
+// BenchmarkStats is what a scrape takes of a server with 100,000 maps.
+func BenchmarkStats(b *testing.B) {
+	s := NewState()
+	var ops []Op
+	for i := range 100_000 {
+		m := slot.Map{Bank: slot.Bank{ID: uint16(i / 1000), Slot: uint16(i % 1000)}, Client: slot.Client{ID: uint16(i / 1000), Slot: uint16(i % 1000)}}
+		ops = append(ops, CreateMap(m))
+	}
+	if _, err := s.Commit(b.Context(), ops...); err != nil {
+		b.Fatal(err)
+	}
+	s.addBank(&bankPeer{bank: 1, numSlots: 1000, peer: peer{features: rspro.Features(0)}})
+	if err := recount(s); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		s.Stats()
+	}
+}
