@@ -307,7 +307,6 @@ func (b *bench) raw() (func(int) (series, error), error) {
 	}
 	b.started = append(b.started, func() { conn.Close() })
 	who := slot.Client{ID: 1, Slot: rawSlot}
-	r := ipa.NewReader(conn)
 	send := func(m rspro.Message) error {
 		frame, err := rspro.PDU{Version: rspro.Version, Msg: m}.Append(ipa.Begin(nil))
 		if err != nil {
@@ -317,36 +316,24 @@ func (b *bench) raw() (func(int) (series, error), error) {
 		_, err = conn.Write(frame)
 		return err
 	}
-	await := func(wanted func(rspro.Message) bool) error {
-		for {
-			s, payload, err := r.Next()
-			if err != nil {
-				return err
-			}
-			if s == ipa.CCM {
-				if ipa.Type(payload[0]) == ipa.Ping {
-					if _, err := conn.Write(ipa.AppendCCM(nil, ipa.Pong)); err != nil {
-						return err
-					}
-				}
-				continue
-			}
-			pdu, err := rspro.Decode(payload)
-			if err != nil {
-				return err
-			}
-			if wanted(pdu.Msg) {
-				return nil
-			}
-		}
-	}
 	hello := &rspro.ConnectClientReq{Slot: &who, Identity: rspro.ComponentIdentity{
 		Type: rspro.Client, Name: "bench", Software: "remsim-client", SWVersion: "1",
 	}}
 	if err := send(hello); err != nil {
 		return nil, err
 	}
-	if err := await(func(m rspro.Message) bool { _, ok := m.(*rspro.SetAtrReq); return ok }); err != nil {
+	// PINGs come at any time, also while the other ways are measured.
+	answers, ended := make(chan time.Time), make(chan error, 1)
+	go func() { ended <- receive(conn, answers) }()
+	await := func() (time.Time, error) {
+		select {
+		case at := <-answers:
+			return at, nil
+		case err := <-ended:
+			return time.Time{}, err
+		}
+	}
+	if _, err := await(); err != nil { // the ATR
 		return nil, err
 	}
 	return func(n int) (took series, err error) {
@@ -355,13 +342,41 @@ func (b *bench) raw() (func(int) (series, error), error) {
 			if err := send(&rspro.TpduModemToCard{From: who, To: slot.Bank{ID: 1, Slot: rawSlot}, Data: status}); err != nil {
 				return nil, err
 			}
-			if err := await(func(m rspro.Message) bool { _, ok := m.(*rspro.TpduCardToModem); return ok }); err != nil {
+			at, err := await()
+			if err != nil {
 				return nil, err
 			}
-			took = append(took, time.Since(begin))
+			took = append(took, at.Sub(begin))
 		}
 		return took, nil
 	}, nil
+}
+
+// receive answers a bankd's PINGs and tells when each of its answers came, until the connection ends.
+func receive(conn net.Conn, answers chan<- time.Time) error {
+	for r := ipa.NewReader(conn); ; {
+		s, payload, err := r.Next()
+		if err != nil {
+			return err
+		}
+		at := time.Now()
+		if s == ipa.CCM {
+			if ipa.Type(payload[0]) == ipa.Ping {
+				if _, err := conn.Write(ipa.AppendCCM(nil, ipa.Pong)); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		pdu, err := rspro.Decode(payload)
+		if err != nil {
+			return err
+		}
+		switch pdu.Msg.(type) {
+		case *rspro.SetAtrReq, *rspro.TpduCardToModem:
+			answers <- at
+		}
+	}
 }
 
 // eight measures the memory of one process that serves eight slots.
