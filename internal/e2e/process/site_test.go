@@ -74,10 +74,16 @@ func newSiteWithout(t *testing.T) *site {
 	}}
 }
 
-// start runs a program until the end of the test and fails the test when it logs a data race.
+// start runs a program of ours until the end of the test and fails the test when it logs a data race.
 func (s *site) start(name, program string, args ...string) *rig.Proc {
 	s.t.Helper()
-	p, err := rig.Start(name, filepath.Join(bin, program), args...)
+	return s.run(name, filepath.Join(bin, program), args...)
+}
+
+// run is start for a program's path.
+func (s *site) run(name, path string, args ...string) *rig.Proc {
+	s.t.Helper()
+	p, err := rig.Start(name, path, args...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
