@@ -246,6 +246,8 @@ type rig struct {
 	cancel   context.CancelFunc
 	ended    chan error
 	report   func() string
+	running  Running
+	reloads  int // that the bankd has confirmed
 }
 
 // A setup is what a test may alter before its bankd starts.
@@ -293,6 +295,8 @@ func simulate(t *testing.T, test func(*rig), change ...func(*setup)) {
 		r.cancel = cancel
 		env := Env{
 			Net: r.host, Log: log, Readers: r.pcscd, Softsim: r.cards, Reload: r.hup,
+			OnStart:  func(_ context.Context, running Running) { r.running = running },
+			Reloaded: func() { r.reloads++ },
 			OnReport: func(_ context.Context, write func(io.Writer)) {
 				r.report = func() string {
 					var b bytes.Buffer
