@@ -69,6 +69,7 @@ type world struct {
 	t             *testing.T
 	net           *testnet.Net
 	core          *client.Core
+	watch         client.Watch
 	modem         modem
 	log           strings.Builder
 	scripts       journal // causes, and variables when wanted
@@ -99,7 +100,7 @@ func newWorld(t *testing.T, change func(*client.Config)) *world {
 	log := logrus.New()
 	log.SetOutput(&w.log)
 	log.SetLevel(logrus.DebugLevel)
-	w.core = client.New(cfg, client.Env{Net: w.net.Host("10.0.0.3"), Log: log, StartScript: w.script}, &w.modem)
+	w.core = client.New(cfg, client.Env{Net: w.net.Host("10.0.0.3"), Log: log, StartScript: w.script, Watch: &w.watch}, &w.modem)
 	ctx, stop := context.WithCancel(t.Context())
 	w.stop = stop
 	go func() {
