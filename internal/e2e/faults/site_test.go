@@ -6,6 +6,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -86,9 +87,10 @@ type site struct {
 	api    rig.API
 	host   rig.Host // the bankd's pcscd, if it has one of its own
 	pcscd  *rig.Proc
-	socket string // of that; "": the bankd uses that of all
-	reader string // pattern of slot 0, which is a reader of that; "": a card in software
-	card   int    // of the simulator, that is in slot 0
+	socket string   // of that; "": the bankd uses that of all
+	reader string   // pattern of slot 0, which is a reader of that; "": a card in software
+	card   int      // of the simulator, that is in slot 0
+	more   []string // options of server and bankd
 
 	server, bankd, client *rig.Proc
 	user                  *rig.User
@@ -153,8 +155,7 @@ func (s *site) start(on *wan.Host, name, program string, args ...string) (p *rig
 
 func (s *site) startServer() {
 	s.t.Helper()
-	s.server = s.start(s.onServer, "server", "remsim-server", "--store", "file:"+s.store())
-	s.await(s.server, "listening for RSPRO")
+	s.server = s.start(s.onServer, "server", "remsim-server", append([]string{"--store", "file:" + s.store()}, s.more...)...)
 	s.eventually("REST answers", func() error { _, err := s.api.SlotMaps(); return err })
 }
 
@@ -171,7 +172,8 @@ func (s *site) startBankd() {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
-	s.bankd = s.start(s.onBankd, "bankd", "remsim-bankd", "-i", s.onServer.Addr, "-b", "1", "-n", "2", "--slots-file", file)
+	args := append([]string{"-i", s.onServer.Addr, "-b", "1", "-n", "2", "--slots-file", file}, s.more...)
+	s.bankd = s.start(s.onBankd, "bankd", "remsim-bankd", args...)
 }
 
 // startClient starts client 1 and its user.
@@ -257,11 +259,20 @@ func (s *site) renew(d time.Duration) {
 	before := s.user.Counts()
 	s.remove(0)
 	if err := rig.Eventually(d, "the removal is confirmed", func() error {
-		n, err := s.api.Leaving()
-		if err == nil && n > 0 {
-			err = fmt.Errorf("%d maps are leaving", n)
+		var list struct {
+			SlotMaps []struct {
+				Bank struct{ BankID, SlotNr uint16 }
+			}
 		}
-		return err
+		if err := s.api.Get("/api/v2/slotmaps", &list); err != nil {
+			return err
+		}
+		for _, m := range list.SlotMaps {
+			if m.Bank.BankID == 1 && m.Bank.SlotNr == 0 {
+				return errors.New("it's still there")
+			}
+		}
+		return nil
 	}); err != nil {
 		s.t.Fatal(err)
 	}

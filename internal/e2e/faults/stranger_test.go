@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"remsim/internal/e2e/rig"
+	"remsim/internal/e2e/wan"
 	"remsim/internal/ipa"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
@@ -22,15 +23,19 @@ import (
 
 // A listener is an address that strangers reach.
 type listener struct {
-	name, addr string
-	rest       bool
+	name string
+	on   *wan.Host
+	port string
+	rest bool
 }
+
+func (l listener) addr() string { return net.JoinHostPort(l.on.Addr, l.port) }
 
 func (s *site) listeners() []listener {
 	return []listener{
-		{"server", s.onServer.Addr + ":9998", false},
-		{"bankd", s.onBankd.Addr + ":9999", false},
-		{"REST", s.onServer.Addr + ":9997", true},
+		{"server", s.onServer, "9998", false},
+		{"bankd", s.onBankd, "9999", false},
+		{"REST", s.onServer, "9997", true},
 	}
 }
 
@@ -86,7 +91,7 @@ func TestTrickle(t *testing.T) {
 		if l.rest {
 			text = request
 		}
-		for _, c := range s.dial(l.addr, each) {
+		for _, c := range s.dial(l.addr(), each) {
 			running.Go(func() {
 				begin := time.Now()
 				for i := 0; ; i++ {
@@ -130,7 +135,7 @@ func TestNeverReads(t *testing.T) {
 		if l.rest {
 			text = bytes.Repeat(request, 1000)
 		}
-		for i, c := range s.dial(l.addr, each) {
+		for i, c := range s.dial(l.addr(), each) {
 			running.Go(func() {
 				if !l.rest {
 					c.Write(hello(t, 900+uint16(i)))
@@ -159,7 +164,7 @@ func TestSilent(t *testing.T) {
 	const n = 5000
 	s := newSite(t).withReader().chain()
 	for _, l := range s.listeners() {
-		all := s.dial(l.addr, n)
+		all := s.dial(l.addr(), n)
 		s.works(10, soon)
 		begin := time.Now()
 		s.renew(soon)
@@ -215,7 +220,7 @@ func TestDescriptors(t *testing.T) {
 	before := s.user.Counts()
 	for _, l := range s.listeners()[:2] {
 		// The last ones wait to be accepted.
-		all := s.dial(l.addr, crowd)
+		all := s.dial(l.addr(), crowd)
 		s.works(20, soon)
 		for name, p := range map[string]*rig.Proc{"server": s.server, "bankd": s.bankd} {
 			if l.name == name {
