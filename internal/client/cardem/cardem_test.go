@@ -534,6 +534,15 @@ func TestOddData(t *testing.T) {
 		}
 		w.header("a0b0000001")
 		w.command("a0b0000001")
+		for _, data := range []string{"", "a0b0000002"} { // commands come on the other endpoint
+			w.dev.irq <- encode(t, &simtrace.RxData{Flags: simtrace.Header, Data: unhex(t, data)})
+		}
+		w.want("")
+		w.answer("9000")
+		w.want("tx 6 9000")
+		if s := "interrupt endpoint: passed over"; strings.Count(w.log.String(), s) != 3 || !strings.Contains(w.log.String(), "message passed over: RX_DATA") {
+			t.Errorf("log lacks %s", s)
+		}
 	})
 }
 

@@ -178,11 +178,15 @@ func (e *emulator) read() {
 
 func (e *emulator) interrupt(j *simtrace.Joiner, transfer []byte) {
 	for m, err := range j.Join(transfer) {
-		if err != nil {
+		s, ok := m.(*simtrace.Status)
+		switch {
+		case err != nil:
 			e.strange("interrupt endpoint", err)
-			continue
+		case !ok: // in what order with the modem's commands, nobody knows
+			e.strange("interrupt endpoint", fmt.Errorf("message passed over: %s", simtrace.Name(m)))
+		default:
+			e.status(s)
 		}
-		e.message(m)
 	}
 }
 
