@@ -98,9 +98,17 @@ type mutator struct {
 	sent, connections int
 }
 
-// mutate returns a frame with one to three faults, and whether it surely ends the connection. Most have faults in their values only, as others
-// aren't looked at for long.
+// mutate returns a frame with one to three faults, and whether it surely ends the connection. Few of those are taken: it is the others that
+// are looked at for long.
 func (m *mutator) mutate() (b []byte, fatal bool) {
+	for {
+		if b, fatal = m.draw(); !fatal || m.rand.IntN(4) == 0 {
+			return b, fatal
+		}
+	}
+}
+
+func (m *mutator) draw() (b []byte, fatal bool) {
 	b = slices.Clone(m.corpus[m.rand.IntN(len(m.corpus))])
 	if m.rand.IntN(8) > 0 {
 		at := m.values(b)
