@@ -7,6 +7,7 @@ FUZZTIME ?= 1m
 SCENARIOS ?= 3000
 SEED     ?= $(shell date +%s)
 CYCLES   ?= 1000
+DURATION ?= 60m
 
 # Where pcscd looks for drivers and readers, whatever the prefix of programs is. One that is neither of
 # these is no place for the whole system.
@@ -78,18 +79,22 @@ fuzz:
 
 soak:
 	@contrib/install-deps test
+	REMSIM_SOAK='$(DURATION)' REMSIM_SEED='$(SEED)' go test -count 1 -timeout 0 -v -run '^TestSoak$$' ./internal/e2e/soak
 	go test -race -count 1 -timeout 0 -run '^TestScenarios$$' ./internal/e2e -scenarios '$(SCENARIOS)' -seed '$(SEED)'
 	REMSIM_CYCLES='$(CYCLES)' go test -race -count 1 -timeout 0 -v -run '^TestCycles$$' ./internal/e2e/ifd
 
 # Doesn't build: root often has no Go in its PATH.
 install: install-driver
 	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc' '$(DESTDIR)$(DOCDIR)/event-scripts'
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc' \
+		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
 	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
 	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
 	install contrib/event-scripts/* '$(DESTDIR)$(DOCDIR)/event-scripts'
+	install -m 644 contrib/prometheus/remsim.rules.yml '$(DESTDIR)$(DOCDIR)/prometheus'
+	install -m 644 contrib/grafana/remsim.json '$(DESTDIR)$(DOCDIR)/grafana'
 
 # Files of the bundle are replaced, not written to, as pcscd may have them loaded. The links are where serial drivers are,
 # and where reader files for the C suite's driver look for it, unless that is there. Readers that are set up stay.

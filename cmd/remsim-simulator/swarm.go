@@ -24,11 +24,11 @@ import (
 // swarms is the command that puts many banks and clients on a server.
 func swarms() *cobra.Command {
 	var (
-		log                  daemon.LogOptions
-		c                    swarm.Config
-		listen               string
-		banks, slots, settle uint16
-		logPeers             bool
+		log          daemon.LogOptions
+		c            swarm.Config
+		listen       string
+		banks, slots uint16
+		logPeers     bool
 	)
 	cmd := &cobra.Command{
 		Use:   "swarm",
@@ -44,7 +44,6 @@ client's card to that very command. A wrong one, or peers that don't agree at th
 Reports are lines of JSON on standard output; the last one, with "phase":"done", is of all the work.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.Banks, c.Slots = int(banks), int(slots)
-			c.Settle = time.Duration(settle) * time.Second
 			if err := check(&c, listen); err != nil {
 				return err
 			}
@@ -66,6 +65,7 @@ Reports are lines of JSON on standard output; the last one, with "phase":"done",
 	daemon.Uint16Var(fs, &c.Bank, "first-bank", "", 1, 0, slot.Max, "id of the first bank; the others' follow")
 	fs.Var(&guests{&c.Guests}, "bankd", "bank of another bankd to use, too, given once for each: its id and number of slots; "+
 		"slot N of bank B has the card softsim:iccid=I,imsi=M with 8988211000000000000 + 1024·B + N and 001010000000000 + 1024·B + N")
+	c.Clients = 8
 	fs.Var(&number{&c.Clients, 0, (slot.Max + 1) * (slot.Max + 1)}, "clients", "number of clients")
 	fs.Var(&number{&c.Client, 0, (slot.Max+1)*(slot.Max+1) - 1}, "first-client", "number of the first client")
 	fs.StringVar(&listen, "listen", "127.0.0.1", "`ADDRESS` where the bankds listen, each on a port of its own, and where clients are sent")
@@ -75,7 +75,7 @@ Reports are lines of JSON on standard output; the last one, with "phase":"done",
 	fs.Uint64Var(&c.Seed, "seed", 1, "`NUMBER` that says which clients, cards, commands and faults are chosen")
 	daemon.DurationVar(fs, &c.Duration, "duration", "", 0, 0, 1000*time.Hour, "how long, from when all cards are in use; 0: until SIGTERM")
 	daemon.DurationVar(fs, &c.Start, "start", "", 2*time.Minute, time.Second, time.Hour, "within which all peers have to be connected, and then all cards in use")
-	daemon.Uint16Var(fs, &settle, "settle", "", 60, 1, 3600, "seconds within which all have to agree at the end")
+	daemon.DurationVar(fs, &c.Settle, "settle", "", time.Minute, time.Second, time.Hour, "within which all have to agree at the end")
 	daemon.DurationVar(fs, &c.Interval, "interval", "", 10*time.Second, 10*time.Millisecond, time.Hour, "from one report to the next")
 	c.KeepAlive.Flags(fs)
 	fs.BoolVar(&logPeers, "log-peers", false, "log what bankds and clients have to say, too")
@@ -145,7 +145,7 @@ type rate struct {
 func (r *rate) Set(s string) error {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || math.IsNaN(f) || f < 0 || f > r.max {
-		return fmt.Errorf("want a number 0..%v", r.max)
+		return fmt.Errorf("want a number 0..%.0f", r.max)
 	}
 	*r.v = f
 	return nil

@@ -58,8 +58,7 @@ func (m modem) Insert(context.Context)                  { m.m.settled() }
 func (m modem) Remove(context.Context)                  { m.m.settled() }
 func (m modem) ATR(_ context.Context, _ []byte, _ bool) { m.m.settled() }
 
-// settled reports whether m has the card it shall have, or none where there is none. The first time that is so, the cards before are
-// out of the question.
+// settled reports whether m has the card it shall have, or none where there is none.
 func (m *member) settled() bool {
 	info, ready := m.core.Info(), m.core.Ready()
 	m.mu.Lock()
@@ -68,14 +67,22 @@ func (m *member) settled() bool {
 	if m.want != nil {
 		there = ready && info.Bank == m.want.bank
 	}
-	if there && !m.asked.IsZero() {
-		if m.want != nil {
-			m.s.meter.moved(time.Since(m.asked))
-		}
-		m.asked = time.Time{}
-		m.old = nil
+	if there {
+		m.arriveLocked()
 	}
 	return there
+}
+
+// arriveLocked notes that m has the card it shall have: from now on those before are out of the question.
+func (m *member) arriveLocked() {
+	if m.asked.IsZero() {
+		return
+	}
+	if m.want != nil {
+		m.s.meter.moves.add(time.Since(m.asked))
+	}
+	m.asked = time.Time{}
+	m.old = nil
 }
 
 // assign notes that the server is asked for another card.
@@ -117,7 +124,7 @@ func (m *member) exchange(ctx context.Context, r *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	m.s.meter.answered(took)
+	m.s.meter.tpdus.add(took)
 	if !matches(command, answer, before, m.allowed()) {
 		err := fmt.Errorf("%v: the answer to % x is % x; its card is at %v", m.id, command, answer, places(before))
 		m.s.judge.wrong(err)

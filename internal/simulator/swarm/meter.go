@@ -100,11 +100,8 @@ type meter struct {
 	took  map[Phase]float64
 }
 
-func (m *meter) answered(d time.Duration) { m.tpdus.add(d) }
-func (m *meter) moved(d time.Duration)    { m.moves.add(d) }
-
 // set begins a phase.
-func (m *meter) set(p Phase, s *swarm) {
+func (m *meter) set(p Phase) {
 	m.mu.Lock()
 	m.phase, m.since = p, time.Now()
 	if p == Working {
@@ -114,7 +111,7 @@ func (m *meter) set(p Phase, s *swarm) {
 }
 
 // passed notes how long a phase took; the next one begins.
-func (m *meter) passed(p Phase, s *swarm) {
+func (m *meter) passed(p Phase) {
 	m.mu.Lock()
 	if m.took == nil {
 		m.took = map[Phase]float64{}
@@ -122,7 +119,7 @@ func (m *meter) passed(p Phase, s *swarm) {
 	m.took[p] = time.Since(m.since).Seconds()
 	m.mu.Unlock()
 	if p == Connecting {
-		m.set(Mapping, s)
+		m.set(Mapping)
 	}
 }
 

@@ -87,6 +87,9 @@ func (p place) appendAnswer(b, command []byte) []byte {
 		return append(b, 0x6d, 0x00)
 	}
 	begin, n := len(b), int(command[4])
+	if n < minAnswer {
+		return append(b, 0x6c, minAnswer) // in less there is no room
+	}
 	b = binary.BigEndian.AppendUint16(b, p.bank.ID)
 	b = binary.BigEndian.AppendUint16(b, p.bank.Slot)
 	b = append(b, command...)

@@ -113,7 +113,7 @@ func Run(ctx context.Context, c Config) error {
 	for i := range c.Clients {
 		s.members = append(s.members, newMember(s, c.Client+i))
 	}
-	s.meter.set(Connecting, s)
+	s.meter.set(Connecting)
 	if err := s.start(ctx, life, &peers); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (s *swarm) start(ctx, life context.Context, peers *sync.WaitGroup) error {
 	if err := s.await(ctx, s.Start, "all peers are connected", s.connected); err != nil {
 		return err
 	}
-	s.meter.passed(Connecting, s)
+	s.meter.passed(Connecting)
 	begin := time.Now()
 	if err := s.firstMaps(ctx); err != nil {
 		return err
@@ -151,13 +151,13 @@ func (s *swarm) start(ctx, life context.Context, peers *sync.WaitGroup) error {
 	if err := s.await(ctx, s.Start-time.Since(begin), "all maps are ACTIVE", func() error { return s.mapsAgree(ctx) }); err != nil {
 		return err
 	}
-	s.meter.passed(Mapping, s)
+	s.meter.passed(Mapping)
 	return s.await(ctx, s.Start-time.Since(begin), "all clients have their cards", s.arrived)
 }
 
 // work is what there is to do when all cards are in use; ctx ends it.
 func (s *swarm) work(ctx, life context.Context) error {
-	s.meter.set(Working, s)
+	s.meter.set(Working)
 	if s.Duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.Duration)
@@ -171,7 +171,7 @@ func (s *swarm) work(ctx, life context.Context) error {
 	s.traffic(traffic, &talking)
 	working.Wait()
 
-	s.meter.set(Settling, s)
+	s.meter.set(Settling)
 	s.heal()
 	err := s.await(life, s.Settle, "all agree", func() error { return s.agree(life) })
 	endTraffic()
