@@ -37,7 +37,8 @@ func Mutex(name string, mu sync.Locker) Loop {
 			c = make(chan struct{})
 			go func() {
 				mu.Lock()
-				mu.Unlock() //nolint:staticcheck // to have had it is all
+				//lint:ignore SA2001 to have had it is all
+				mu.Unlock()
 				<-asked
 				asked <- nil
 				close(c)

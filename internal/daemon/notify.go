@@ -75,34 +75,41 @@ func (m *Manager) tell(lines ...string) {
 }
 
 // Follow tells the manager that the program is started, and how it is until ctx ends; that it is stopping then is the
-// last thing. Whatever the watchdog's time is, all loops of h are asked within half of it, and it is told of no life
-// when one of them doesn't answer within that: then the manager ends the program.
+// last thing. All loops of h are asked every 5 s, or half of the watchdog's time if that is less, and it isn't told of life
+// when one of them doesn't answer within that: when that lasts for the watchdog's time, the manager ends the program.
 func (m *Manager) Follow(ctx context.Context, h Health) {
 	if m == nil {
 		return
 	}
 	m.tell("READY=1")
-	said := ""
 	every := statusEvery
 	if m.watchdog > 0 {
 		every = min(every, m.watchdog/2)
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	stuck := false
+	said, stuck := "", false
+	// Who asks for the status may come to need what is stuck.
+	answer, asking := make(chan string, 1), false
 	for {
-		stuck = m.feed(ctx, h, every, stuck)
-		if !stuck { // else the status may need what is
-			if now := "STATUS=" + strings.ReplaceAll(h.Status(), "\n", "; "); now != said {
-				said = now
-				m.tell(said)
-			}
+		if stuck = m.feed(ctx, h, every, stuck); !stuck && !asking {
+			asking = true
+			go func() { answer <- "STATUS=" + strings.ReplaceAll(h.Status(), "\n", "; ") }()
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			m.tell("STOPPING=1", "STATUS=stopping")
-			return
+		for waits := true; waits; {
+			select {
+			case now := <-answer:
+				asking = false
+				if now != said {
+					said = now
+					m.tell(said)
+				}
+			case <-tick.C:
+				waits = false
+			case <-ctx.Done():
+				m.tell("STOPPING=1", "STATUS=stopping")
+				return
+			}
 		}
 	}
 }
