@@ -436,9 +436,10 @@ func (w *worker) finish(c *conn, j job, r []byte, err error) bool {
 	case c.gen == j.gen:
 		c.busy = false
 		w.out = rspro.TpduCardToModem{From: b.slot, To: c.client, Data: r}
-		c.link.Send(&w.out)
+		c.link.Post(&w.out)
 	}
 	s.mu.Unlock()
+	c.link.Flush() // the client waits
 	switch {
 	case err != nil:
 		w.log.WithError(err).WithField("served", served).Log(faultLevel(news), "card error")

@@ -77,6 +77,8 @@ type target struct {
 // A peer is the other end of a connection, a *link.Conn but in tests.
 type peer interface {
 	Send(rspro.Message) error
+	Post(rspro.Message) error
+	Flush()
 	Reply(rspro.PDU, rspro.Message) error
 	Probe(time.Duration) <-chan bool
 	Stray(pdu rspro.PDU, why string)
@@ -688,9 +690,10 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 	}
 	m.Data = tpdu
 	c.trace("command", tpdu)
-	if err := s.peer.Send(&m); err != nil { // the connection is at its end
+	if err := s.peer.Post(&m); err != nil { // the connection is at its end
 		c.abandon(s, x, fmt.Errorf("%w: %w", ErrGone, err))
 	}
+	s.peer.Flush()
 	var a answer
 	select {
 	case a = <-x:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +69,22 @@ type fakePeer struct {
 	pong  chan bool // results of Probe
 	end   error     // of the connection: nothing more can be sent
 	lines int       // logged within its quota
+
+	posted atomic.Pointer[rspro.Message] // and not flushed yet
+}
+
+// Post and Flush note a message when it is flushed.
+func (p *fakePeer) Post(m rspro.Message) error {
+	if p.end == nil {
+		p.posted.Store(&m)
+	}
+	return p.end
+}
+
+func (p *fakePeer) Flush() {
+	if m := p.posted.Swap(nil); m != nil {
+		_ = p.Send(*m) // Post has looked for errors
+	}
 }
 
 func (p *fakePeer) Send(m rspro.Message) error {

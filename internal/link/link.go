@@ -81,12 +81,12 @@ type Conn struct {
 	o    Options
 	log  atomic.Pointer[logrus.Entry]
 	done chan struct{} // closed when the connection is ending
-	gone chan struct{} // closed when nc is to be closed
-	wake chan struct{} // one element: the writer has something to do
 
 	mu      sync.Mutex
-	out     []byte  // what waits for the writer
-	spare   []byte  // the writer's other buffer
+	out     []byte  // what waits to be written
+	spare   []byte  // the other buffer, when nobody writes it
+	writing bool    // somebody writes to nc: nobody else does
+	prompt  *prompt // belongs to who writes; nil: nc has none
 	end     endKind // how the connection is ending
 	err     error   // why
 	tag     int32   // of the last request
@@ -98,6 +98,8 @@ type Conn struct {
 	lines   quota       // of Quota
 
 	timers sync.WaitGroup // one for each callback of a timer that may still run
+	tasks  sync.WaitGroup // the writer, when there is one, and who closes nc
+	writer func()         // write, made once, so that no writer need allocate it
 }
 
 type endKind int
@@ -116,10 +118,8 @@ func New(nc net.Conn, o Options) *Conn {
 		nc:   nc,
 		o:    o,
 		done: make(chan struct{}),
-		gone: make(chan struct{}),
-		wake: make(chan struct{}, 1),
-		out:  make([]byte, 0, 2048),
 	}
+	c.prompt, c.writer = newPrompt(nc), c.write
 	c.o.KeepAlive = o.KeepAlive.orDefault()
 	c.SetLog(o.Log)
 	if err := c.o.KeepAlive.allow(c.nc); err != nil {
@@ -149,23 +149,21 @@ func orSilent(log *logrus.Entry) *logrus.Entry {
 // of stream, framing or keep-alive. When it returns all goroutines of c have
 // ended, the stream is closed and the callbacks of all outstanding requests were called.
 func (c *Conn) Run(ctx context.Context) error {
-	var tasks sync.WaitGroup
-	tasks.Go(c.write)
-	tasks.Go(func() {
-		select {
-		case <-ctx.Done():
-			c.Close(context.Cause(ctx))
-		case <-c.gone:
-		}
-		c.nc.Close()
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cancelled)
+		c.Close(context.Cause(ctx))
 	})
 	c.mu.Lock()
 	c.alive = time.AfterFunc(c.o.KeepAlive.Timeout, c.keepAlive)
-	c.wakeWriter() // for what was sent before
+	c.writeLocked() // what was sent before
 	c.mu.Unlock()
 
 	c.Close(c.read())
-	tasks.Wait()
+	if !stop() {
+		<-cancelled
+	}
+	c.tasks.Wait()
 
 	c.mu.Lock()
 	c.end = ended
@@ -258,7 +256,11 @@ func (c *Conn) identify(idGet []byte) error {
 		out = ipa.AppendCCM(out, ipa.IDAck)
 	}
 	c.out = out
-	return c.queued()
+	if err := c.boundLocked(); err != nil {
+		return err
+	}
+	c.writeLocked()
+	return nil
 }
 
 // pdu handles an RSPRO message.
@@ -330,6 +332,45 @@ func (c *Conn) Send(m rspro.Message) error {
 	return c.sendLocked(0, m)
 }
 
+// Post is Send by who calls Flush as soon as it holds no mutex: until then the message may wait.
+func (c *Conn) Post(m rspro.Message) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queueLocked(0, m)
+}
+
+// Flush writes what is queued, as far as the stream takes it without waiting; the rest is left to a
+// goroutine. It spares a command that somebody waits for the change of goroutines, which takes longer
+// than to write it. Whoever holds a mutex had better Send: it is a system call.
+func (c *Conn) Flush() {
+	c.mu.Lock()
+	if c.prompt == nil || !c.mayWriteLocked() {
+		c.writeLocked()
+		c.mu.Unlock()
+		return
+	}
+	c.writing = true
+	b := c.takeLocked()
+	c.mu.Unlock()
+	if b == nil {
+		return
+	}
+	n, err := c.prompt.write(b)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writing = false
+	if err != nil {
+		c.endLocked(closing, streamError(err))
+	}
+	if n == len(b) {
+		c.spareLocked(b)
+	} else {
+		c.out = slices.Concat(b[n:], c.out)
+	}
+	c.writeLocked()
+}
+
 // Reply queues the response m to the request req, with req's tag.
 func (c *Conn) Reply(req rspro.PDU, m rspro.Message) error {
 	c.mu.Lock()
@@ -337,8 +378,17 @@ func (c *Conn) Reply(req rspro.PDU, m rspro.Message) error {
 	return c.sendLocked(req.Tag, m)
 }
 
-// sendLocked encodes m into the queue. An error says that nothing was queued.
+// sendLocked queues m and has it written. An error says that nothing was queued.
 func (c *Conn) sendLocked(tag int32, m rspro.Message) error {
+	err := c.queueLocked(tag, m)
+	if err == nil {
+		c.writeLocked()
+	}
+	return err
+}
+
+// queueLocked encodes m into the queue. An error says that nothing was queued.
+func (c *Conn) queueLocked(tag int32, m rspro.Message) error {
 	if c.end != running {
 		return ErrClosed
 	}
@@ -353,7 +403,7 @@ func (c *Conn) sendLocked(tag int32, m rspro.Message) error {
 	}
 	ipa.End(out[start:])
 	c.out = out
-	return c.queued()
+	return c.boundLocked()
 }
 
 func (c *Conn) queueCCM(t ipa.Type) {
@@ -365,54 +415,79 @@ func (c *Conn) queueCCM(t ipa.Type) {
 func (c *Conn) queueCCMLocked(t ipa.Type) {
 	if c.end == running {
 		c.out = ipa.AppendCCM(c.out, t)
-		c.queued()
-	}
-}
-
-// queued tells the writer that c.out grew; c.mu is held.
-func (c *Conn) queued() error {
-	if len(c.out) > maxQueue {
-		c.endLocked(closing, ErrQueueFull)
-		return ErrQueueFull
-	}
-	c.wakeWriter()
-	return nil
-}
-
-func (c *Conn) wakeWriter() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-// write sends what is queued until the connection ends.
-func (c *Conn) write() {
-	for {
-		select {
-		case <-c.wake:
-			for c.flush() {
-			}
-		case <-c.gone:
-			return
+		if c.boundLocked() == nil {
+			c.writeLocked()
 		}
 	}
 }
 
-// flush writes all that is queued at once; it returns false when nothing was.
-func (c *Conn) flush() bool {
-	c.mu.Lock()
+// boundLocked ends the connection when the queue is full.
+func (c *Conn) boundLocked() error {
+	if len(c.out) > maxQueue {
+		c.endLocked(closing, ErrQueueFull)
+		return ErrQueueFull
+	}
+	return nil
+}
+
+// mayWriteLocked reports whether who asks may begin to write.
+func (c *Conn) mayWriteLocked() bool {
+	return c.alive != nil && !c.writing && c.end < closing
+}
+
+// writeLocked has what is queued written, and after that the connection ended if it is finishing. The writer is
+// a goroutine that is there only while there is something to do.
+func (c *Conn) writeLocked() {
+	if c.mayWriteLocked() && (len(c.out) > 0 || c.end == finishing) {
+		c.writing = true
+		c.tasks.Add(1)
+		go c.writer()
+	}
+}
+
+// takeLocked takes what is queued, for who writes. Nil: there is nothing to write any more, for now or ever.
+func (c *Conn) takeLocked() []byte {
 	b := c.out
 	if len(b) == 0 && c.end == finishing {
 		c.endLocked(closing, nil)
 	}
 	if len(b) == 0 || c.end >= closing {
-		c.mu.Unlock()
-		return false
+		c.writing = false
+		return nil
 	}
 	c.out, c.spare = c.spare[:0], nil
-	c.mu.Unlock()
+	return b
+}
 
+// spareLocked keeps a buffer for reuse.
+func (c *Conn) spareLocked(b []byte) {
+	if cap(b) <= keepQueue {
+		c.spare = b
+	}
+}
+
+// write sends what is queued.
+func (c *Conn) write() {
+	defer c.tasks.Done()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for b := c.takeLocked(); b != nil; b = c.takeLocked() {
+		c.mu.Unlock()
+		err := c.writeOut(b)
+		c.mu.Lock()
+		if err != nil {
+			c.endLocked(closing, streamError(err))
+		}
+		c.spareLocked(b)
+	}
+}
+
+// writeOut writes b, of which the peer has to take a piece in time.
+func (c *Conn) writeOut(b []byte) error {
+	n, err := c.prompt.write(b)
+	if b = b[n:]; len(b) == 0 || err != nil {
+		return err
+	}
 	for piece := range slices.Chunk(b, maxWrite) {
 		// A deadline that can't be set is that of a closed stream: Write will say so.
 		_ = c.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
@@ -420,16 +495,11 @@ func (c *Conn) flush() bool {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				err = ErrStalled
 			}
-			c.Close(streamError(err))
-			return false
+			return err
 		}
 	}
-	if cap(b) <= keepQueue {
-		c.mu.Lock()
-		c.spare = b
-		c.mu.Unlock()
-	}
-	return true
+	_ = c.nc.SetWriteDeadline(time.Time{}) // what is prompt has none
+	return nil
 }
 
 // Close ends the connection at once; Run returns err. Further calls do nothing.
@@ -458,9 +528,10 @@ func (c *Conn) endLocked(how endKind, err error) {
 	}
 	c.end = how
 	if how == closing {
-		close(c.gone)
+		c.tasks.Go(func() { c.nc.Close() })
+		return
 	}
-	c.wakeWriter()
+	c.writeLocked()
 }
 
 // Done is closed when the connection is ending.
