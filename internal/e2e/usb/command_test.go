@@ -249,8 +249,14 @@ func TestDisturbedBus(t *testing.T) {
 	o := newOffice(t, d)
 	want := append(fill(3), 0x90, 0)
 	for _, irq := range []bool{false, true} {
-		d.board.Slots()[0].FailTransfers(irq, 3)
-		time.Sleep(500 * time.Millisecond) // what comes meanwhile may be lost
+		for range 3 {
+			mark := o.client.Mark()
+			d.board.Slots()[0].FailTransfers(irq, 1)
+			// What comes before the client has seen that may be lost, what comes later isn't.
+			if line, err := o.client.AwaitFrom(mark, soon, "USB transfers failed"); err != nil {
+				t.Fatal(line, err)
+			}
+		}
 		wait := d.ask(0, unhex(t, "00b0000003"), want)
 		o.command()
 		o.answer(want)

@@ -284,7 +284,7 @@ func (d *device) Unplug() {
 // do has modem i do something with its SIM, in the test's goroutine.
 func (d *device) do(i int, f func(ctx context.Context, t *modem.Terminal)) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*soon) // f may be hundreds of commands
 	defer cancel()
 	if err := d.modems[i].Do(ctx, f); err != nil {
 		d.t.Fatalf("modem %d of %s: %v", i, d.path, err)
