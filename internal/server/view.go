@@ -100,6 +100,26 @@ func (s *State) Slotmaps() []Slotmap {
 	return l
 }
 
+// A WantedMap is a map that isn't leaving, and its state.
+type WantedMap struct {
+	slot.Map
+	State MapState
+}
+
+// Wanted returns the maps that aren't leaving, in the order of their creation: no more than a program that asks
+// all the time has use for.
+func (s *State) Wanted() []WantedMap {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := make([]WantedMap, 0, len(s.byClient))
+	for m := s.first; m != nil; m = m.next {
+		if m.state < MapDeleteReq {
+			l = append(l, WantedMap{m.Map, m.state})
+		}
+	}
+	return l
+}
+
 // Slotmap returns the newest map of a bank slot, which may be leaving.
 func (s *State) Slotmap(b slot.Bank) (Slotmap, bool) {
 	s.mu.Lock()

@@ -64,12 +64,6 @@ type componentV1 struct {
 	FWVersion      string `json:"fwVersion,omitempty"`
 }
 
-type slotmapV1 struct {
-	Bank   bankSlot   `json:"bank"`
-	Client clientSlot `json:"client"`
-	State  string     `json:"state"`
-}
-
 // bankSlot and clientSlot are the ends of a map, in all versions.
 type bankSlot struct {
 	ID   uint16 `json:"bankId" maximum:"1023" doc:"id of the bank"`
@@ -159,15 +153,31 @@ func (a v1) bank(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a v1) slotmaps(w http.ResponseWriter, r *http.Request) {
-	l := []slotmapV1{}
-	for _, m := range a.state.Slotmaps() {
-		if !m.Leaving() {
-			l = append(l, slotmapV1{bankSlot(m.Bank), clientSlot(m.Client), m.State.String()})
+	write(w, http.StatusOK, "application/json", slotmapsV1(a.state.Wanted()))
+}
+
+// slotmapsV1 returns a list of maps as JSON. It is the longest answer, which some ask for each second, and
+// encoding/json takes ten times as long.
+func slotmapsV1(l []server.WantedMap) []byte {
+	const longest = len(`{"bank":{"bankId":1023,"slotNr":1023},"client":{"clientId":1023,"slotNr":1023},"state":"UNACKNOWLEDGED"},`)
+	b := append(make([]byte, 0, 32+len(l)*longest), `{"slotmaps":[`...)
+	for i, m := range l {
+		if i > 0 {
+			b = append(b, ',')
 		}
+		b = append(b, `{"bank":{"bankId":`...)
+		b = strconv.AppendUint(b, uint64(m.Bank.ID), 10)
+		b = append(b, `,"slotNr":`...)
+		b = strconv.AppendUint(b, uint64(m.Bank.Slot), 10)
+		b = append(b, `},"client":{"clientId":`...)
+		b = strconv.AppendUint(b, uint64(m.Client.ID), 10)
+		b = append(b, `,"slotNr":`...)
+		b = strconv.AppendUint(b, uint64(m.Client.Slot), 10)
+		b = append(b, `},"state":"`...)
+		b = append(b, m.State.String()...)
+		b = append(b, `"}`...)
 	}
-	reply(w, struct {
-		Slotmaps []slotmapV1 `json:"slotmaps"`
-	}{l})
+	return append(b, `]}`...)
 }
 
 func (a v1) create(w http.ResponseWriter, r *http.Request) {
