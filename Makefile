@@ -15,11 +15,13 @@ PCSC_PREFIX   := $(if $(filter /usr /usr/local,$(PREFIX)),,$(PREFIX))
 DRIVERDIR     ?= $(if $(PCSC_PREFIX),$(PCSC_PREFIX),/usr)/lib/pcsc/drivers
 READERCONFDIR ?= $(PCSC_PREFIX)/etc/reader.conf.d
 BUNDLE        ?= bin/ifd-remsim-client.bundle
+# Where udev looks for rules when PREFIX is /usr or /usr/local.
+UDEVDIR       ?= $(PREFIX)/lib/udev/rules.d
 
 # The version is a constant of the programs, so git isn't asked.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: help build man driver demo test bench lint fuzz soak install install-driver clean
+.PHONY: help build man driver demo test test-faults bench lint fuzz soak install install-driver clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
@@ -27,6 +29,7 @@ help:
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
 	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'
+	@echo 'make test-faults  those in which lines are cut, programs killed and disks full, with what they have measured'
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
@@ -62,6 +65,10 @@ test-usb:
 	@contrib/install-deps test
 	go test -count=1 -v ./internal/e2e/usb </dev/null
 
+test-faults:
+	@contrib/install-deps test
+	go test -race -count=1 -v ./internal/e2e/wan ./internal/e2e/faults ./internal/e2e/clock </dev/null
+
 # The figures of doc/performance.md stand below its marker.
 bench:
 	@contrib/install-deps test
@@ -87,12 +94,13 @@ soak:
 install: install-driver
 	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc' \
-		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana'
+		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana' '$(DESTDIR)$(UDEVDIR)'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
 	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
 	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
 	install contrib/event-scripts/* '$(DESTDIR)$(DOCDIR)/event-scripts'
+	install -m 644 contrib/udev/60-remsim.rules '$(DESTDIR)$(UDEVDIR)'
 	install -m 644 contrib/prometheus/remsim.rules.yml '$(DESTDIR)$(DOCDIR)/prometheus'
 	install -m 644 contrib/grafana/remsim.json '$(DESTDIR)$(DOCDIR)/grafana'
 
