@@ -69,6 +69,7 @@ Reports are lines of JSON on standard output; the last one, with "phase":"done",
 	fs.Var(&number{&c.Clients, 0, (slot.Max + 1) * (slot.Max + 1)}, "clients", "number of clients")
 	fs.Var(&number{&c.Client, 0, (slot.Max+1)*(slot.Max+1) - 1}, "first-client", "number of the first client")
 	fs.StringVar(&listen, "listen", "127.0.0.1", "`ADDRESS` where the bankds listen, each on a port of its own, and where clients are sent")
+	fs.BoolVar(&c.Idle, "idle", false, "only connect bankds and clients, and leave maps to others; nothing is judged")
 	fs.Var(&rate{&c.Churn, 1000}, "churn", "maps that are moved per second")
 	fs.Var(&rate{&c.TPDUs, 1e6}, "tpdus", "commands of all clients per second")
 	fs.Var(&rate{&c.Faults, 1000}, "faults", "faults per second: connections are cut, or hang, and bankds are killed and come back")

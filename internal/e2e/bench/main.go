@@ -69,6 +69,8 @@ func (b *bench) run() error {
 		{"From request to bankd", (*bench).active},
 		{"Many maps", (*bench).many},
 		{"A server that is restarted", (*bench).restart},
+		{"Sixteen slots at once", (*bench).sixteen},
+		{"A crowd", (*bench).crowd},
 		{"Size and start", (*bench).footprint},
 		{"The PC/SC driver in pcscd", (*bench).hosts},
 	} {

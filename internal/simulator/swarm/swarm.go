@@ -34,6 +34,9 @@ type Config struct {
 	// Clients is how many there are, from number Client up; number N is the client slot N%1024:N/1024, up to 1048575.
 	Clients, Client int
 
+	// Idle has the swarm connect its peers and do no more: maps are others' business, and nothing is judged.
+	Idle bool
+
 	Churn  float64 // maps that are moved, per second; 0: all stay
 	TPDUs  float64 // commands of all clients, per second; 0: none
 	Faults float64 // per second; see fault
@@ -117,6 +120,11 @@ func Run(ctx context.Context, c Config) error {
 	if err := s.start(ctx, life, &peers); err != nil {
 		return err
 	}
+	if c.Idle {
+		s.meter.set(Working)
+		<-ctx.Done()
+		return nil
+	}
 	err = s.work(ctx, life)
 	endReports()
 	reports.Wait()
@@ -144,6 +152,9 @@ func (s *swarm) start(ctx, life context.Context, peers *sync.WaitGroup) error {
 		return err
 	}
 	s.meter.passed(Connecting)
+	if s.Idle {
+		return nil
+	}
 	begin := time.Now()
 	if err := s.firstMaps(ctx); err != nil {
 		return err
