@@ -283,6 +283,31 @@ func (s *site) renew(d time.Duration) {
 	s.works(3, d)
 }
 
+// endure waits while a fault lasts, and checks that the session doesn't notice it or, unless it is quiet, that it does. It logs when the first
+// command failed.
+func (s *site) endure(d time.Duration, quiet bool) {
+	s.t.Helper()
+	before, begin := s.user.Counts(), time.Now()
+	if _, err := s.user.Await(before, rig.Counts{Lost: 1}, d); err == nil {
+		s.t.Logf("MEASURED a command failed after %.1f s", time.Since(begin).Seconds())
+	}
+	time.Sleep(d - time.Since(begin))
+	switch now := s.user.Counts(); {
+	case quiet && (now.Lost > before.Lost || now.ATRs > before.ATRs || now.Answers < before.Answers+10):
+		s.t.Errorf("the session has noticed: %+v, before %+v", now, before)
+	case !quiet && now.Answers > before.Answers+2:
+		s.t.Errorf("there is no fault: %+v, before %+v", now, before)
+	}
+}
+
+// unnoticed checks that the session hasn't noticed anything since before.
+func (s *site) unnoticed(before rig.Counts) {
+	s.t.Helper()
+	if now := s.user.Counts(); now.Lost > before.Lost || now.ATRs > before.ATRs {
+		s.t.Errorf("the session has noticed: %+v, before %+v", now, before)
+	}
+}
+
 // again is called at the end of a fault. It logs how long it takes until commands are answered again, and until a new map works, which is at most
 // what was promised, with slack.
 func (s *site) again(promised time.Duration) {
