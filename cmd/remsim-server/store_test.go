@@ -48,7 +48,8 @@ func start(t *testing.T, path string, strace ...string) *process {
 	args := append([]string{"-D", "-f", "--quiet=attach"}, strace...)
 	args = append(args, os.Args[0], "-test.run=^TestHelperProcess$")
 	p := &process{t: t, cmd: exec.CommandContext(t.Context(), "strace", args...), out: &output{}}
-	p.cmd.Env = append(os.Environ(), helperVariable+"=--rspro-listen 127.0.0.1:0 --rest-listen 127.0.0.1:0 --store file:"+path)
+	// A call that is interrupted, as by the signals of Go's scheduler, would be in the trace twice.
+	p.cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", helperVariable+"=--rspro-listen 127.0.0.1:0 --rest-listen 127.0.0.1:0 --store file:"+path)
 	p.cmd.Stderr = p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
