@@ -305,7 +305,7 @@ func TestScriptVariables(t *testing.T) {
 		w.bankd.Close()
 		synctest.Wait()
 		w.scripts.take()
-		base := []string{"REMSIM_CLIENT_VERSION=0.1.0", "REMSIM_SERVER_ADDR=10.0.0.1:9998", "REMSIM_SERVER_STATE=CONNECTED"}
+		base := []string{"REMSIM_CLIENT_VERSION=0.2.0", "REMSIM_SERVER_ADDR=10.0.0.1:9998", "REMSIM_SERVER_STATE=CONNECTED"}
 		bankd := func(addr, state, slot string) []string {
 			return []string{"REMSIM_BANKD_ADDR=" + addr, "REMSIM_BANKD_STATE=" + state, "REMSIM_CLIENT_SLOT=23:1", "REMSIM_BANKD_SLOT=" + slot}
 		}

@@ -24,7 +24,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	daemon.Uint16Var(fs, &c.Slot.Slot, "client-slot", "n", 0, 0, slot.Max, "slot number to present")
 	daemon.HexVar(fs, &c.ATR, "atr", "a", []byte{0x3b, 0x00}, 2, 55, "ATR shown until the bankd tells one")
 	fs.BoolVarP(&c.KeepATR, "atr-ignore-rspro", "r", false, "keep that ATR whatever the bankd tells")
-	fs.StringVarP(&c.Script, "event-script", "e", "", "`command` to run at events, with the cause as its argument")
+	fs.StringVarP(&c.Script, "event-script", "e", "", "`COMMAND` to run at events, with the cause as its argument")
 	daemon.DurationVar(fs, &c.ScriptTimeout, "event-script-timeout", "", 30*time.Second, 100*time.Millisecond, time.Hour,
 		"kill an event script that takes longer")
 	c.KeepAlive.Flags(fs)

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-const version = "0.1.0"
+const version = "0.2.0"
 
 // maxName is the longest string of an RSPRO identity (RSPRO ComponentName, ComponentVersion:
 // IA5String (SIZE (1..32))).
 const maxName = 32
 
-// Version returns the program's version, such as "0.1.0" (at most 32 characters: it
+// Version returns the program's version, such as "0.2.0" (at most 32 characters: it
 // goes into RSPRO identities as swVersion).
 func Version() string { return version }
 
