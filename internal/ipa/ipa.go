@@ -46,13 +46,17 @@ var (
 	ErrExtension = errors.New("unknown extension id")
 )
 
+// firstBuffer is what a Reader holds at first: most peers never send more at once, and a server has thousands.
+const firstBuffer = 512
+
 // A Reader takes frames from a stream that may be split and joined anywhere. It
-// holds MaxFrame bytes and reads as much as there is with each call.
+// reads as much as there is with each call, and holds up to MaxFrame bytes, once that much comes.
 type Reader struct {
 	r        io.Reader
-	buf      [MaxFrame]byte
+	buf      []byte
 	pos, end int  // of what was read and not returned yet
 	begun    bool // a frame was returned
+	full     bool // the last read has filled buf: there may be more
 }
 
 // NewReader returns a Reader of r.
@@ -147,20 +151,35 @@ func guess(b [2]byte) string {
 // fill reads more, making room first.
 func (r *Reader) fill() error {
 	if r.pos > 0 {
-		r.end = copy(r.buf[:], r.buf[r.pos:r.end])
+		r.end = copy(r.buf, r.buf[r.pos:r.end])
 		r.pos = 0
+	}
+	if r.full || r.end == len(r.buf) {
+		r.grow()
 	}
 	for range 100 {
 		n, err := r.r.Read(r.buf[r.end:])
 		r.end += n
 		switch {
 		case n > 0:
+			r.full = r.end == len(r.buf)
 			return nil // an error will come again
 		case err != nil:
 			return err
 		}
 	}
 	return io.ErrNoProgress
+}
+
+// grow doubles the buffer, up to MaxFrame.
+func (r *Reader) grow() {
+	n := min(max(2*len(r.buf), firstBuffer), MaxFrame)
+	if n == len(r.buf) {
+		return
+	}
+	buf := make([]byte, n)
+	copy(buf, r.buf[:r.end])
+	r.buf = buf
 }
 
 // Begin appends the header of an RSPRO frame, its length to be set by End when
