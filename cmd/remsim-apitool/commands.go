@@ -167,7 +167,7 @@ func commands(o *options) []*cobra.Command {
 	ids.Args = nil
 	clients.AddCommand(
 		show("list [CLIENT:SLOT]", "Show all clients, or one", "Shows the clients that are connected, or by CLIENT:SLOT that one.", clientsV2, clientSlotName, wantClientSlot),
-		ids)
+		ids, clientForget(o))
 	return []*cobra.Command{maps, banks, clients, events(o)}
 }
 
@@ -325,6 +325,31 @@ func mapRemove(o *options) *cobra.Command {
 		b, _ := slot.ParseBank(args[0]) // was checked
 		return a.change(cmd.Context(), http.MethodDelete, b, nil, header...)
 	})
+}
+
+// clientForget is the command that frees a client slot that was given.
+func clientForget(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "forget CLIENT:SLOT", Short: "Free a client slot that the server has given",
+		Long: "Has CLIENT:SLOT, which the server has given to a client that won't be back, be nobody's, so that it can be given to another. " +
+			"Its client mustn't be connected, and it mustn't be in a map.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return daemon.Usagef("argument missing: want %s", wantClientSlot)
+			}
+			if _, err := clientSlotName(args[0]); err != nil {
+				return daemon.Usagef("argument %q: want %s", args[0], wantClientSlot)
+			}
+			return atMost(1, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, _ := clientSlotName(args[0]) // was checked
+			if _, err := o.v2(cmd).do(cmd.Context(), http.MethodDelete, "/client-ids/"+name, nil); err != nil {
+				return fmt.Errorf("client id %s: %w", name, err)
+			}
+			return nil
+		},
+	}
 }
 
 // withCondition gives a command that changes the map of a bank slot the option that says whose that is.

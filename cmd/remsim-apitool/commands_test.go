@@ -95,6 +95,7 @@ func TestMapCommands(t *testing.T) {
 		{"client list -o json", 0, "", "{\n \"clients\": []\n}\n", ""},
 		{"client list 23:0", 1, "", "", "client C23:0: 404 Not Found: no client C23:0 is connected"},
 		{"client ids", 0, "", "no client ids\n", ""},
+		{"client forget 900:0", 1, "", "", "client id C900:0: 404 Not Found: client slot C900:0 was given to nobody"},
 	} {
 		status, out, errOut := execute(t, tt.args+opts)
 		out = regexp.MustCompile(` +`).ReplaceAllString(times.ReplaceAllString(out, "T"), " ")
@@ -130,6 +131,9 @@ func TestCommandUsage(t *testing.T) {
 		{"map list 1", `argument "1": want BANK:SLOT, numbers 0..1023`},
 		{"bank list 1024", `argument "1024": want a BANK 0..1023`},
 		{"bank slots", "argument missing: want a BANK 0..1023"},
+		{"client forget", "argument missing: want CLIENT:SLOT, numbers 0..1023"},
+		{"client forget 23", `argument "23": want CLIENT:SLOT, numbers 0..1023`},
+		{"client forget 23:0 x", `unexpected argument "x"`},
 		{"client list 23", `argument "23": want CLIENT:SLOT, numbers 0..1023`},
 		{"client ids 23", `unexpected argument "23": remsim-apitool client ids takes options only`},
 		{"events x", `unexpected argument "x": remsim-apitool events takes options only`},

@@ -24,7 +24,7 @@ type Op struct {
 	m      slot.Map
 	key    ClientKey
 	only   condition
-	client slot.Client // of onlyOf
+	client slot.Client // of onlyOf, or opUnassign
 }
 
 type opKind uint8
@@ -35,6 +35,7 @@ const (
 	opDelete
 	opDeleteAll
 	opAssign
+	opUnassign
 )
 
 // A condition is what is to be at the bank slot of an Op.
@@ -118,7 +119,8 @@ type OpError struct {
 // Error implements error.
 func (e *OpError) Error() string { return e.Err.Error() }
 
-// Unwrap returns why it can't: a *TakenError, a *MissingError, a *ConditionError or an error that names an id out of range.
+// Unwrap returns why it can't: a *TakenError, a *MissingError, a *ConditionError an *UnassignedError, a
+// *BusyError or an error that names an id out of range.
 func (e *OpError) Unwrap() error { return e.Err }
 
 // A TakenError says that a slot is in a map already.
@@ -294,6 +296,8 @@ func (s *State) apply(t *txn) {
 			}
 		case Assign:
 			s.assign(c.Assignment)
+		case Unassign:
+			s.unassign(c.Assignment)
 		}
 	}
 	if t.all {
@@ -367,7 +371,7 @@ type plan struct {
 	of    map[slot.Client]*planned // nil in both: there will be none
 	none  bool                     // there are no maps but those of at
 	ids   map[ClientKey]slot.Client
-	given map[slot.Client]bool
+	given map[slot.Client]*ClientKey // nil: it will be nobody's
 }
 
 // planned is a map that will be wanted.
@@ -447,6 +451,9 @@ func (p *plan) op(t *txn, op Op, r *Result, now time.Time) error {
 	switch op.kind {
 	case opAssign:
 		return p.assign(t, op.key, r, now)
+	case opUnassign:
+		r.Map.Client = op.client
+		return p.unassign(t, op.client)
 	case opDelete:
 		m := p.bank(op.m.Bank)
 		if err := op.check(m); err != nil {
@@ -538,83 +545,4 @@ func (p *plan) end(t *txn, m *planned, r *Result, now time.Time) {
 	t.end(m, r, now)
 	set(&p.at, m.Bank, nil)
 	set(&p.of, m.Client, nil)
-}
-
-// A settlement is what may have come to its end in the store, too, but that has no hurry: it is stored with the next
-// transaction. A removal or a belief that a crash brings back is told again, which makes no difference: the bankd has no such map, or
-// has it replaced, and the client is in no map.
-type settlement struct {
-	removals map[slot.Map]bool
-	beliefs  map[slot.Client]bool
-}
-
-// changes returns what has indeed ended.
-func (t settlement) changes(s *State) []Change {
-	var l []Change
-	for m := range t.removals {
-		if p := s.place(m.Bank); p == nil || !slices.ContainsFunc(p.maps, func(k *mapping) bool { return k.Map == m && k.leaving() }) {
-			l = append(l, Removed{m})
-		}
-	}
-	for c := range t.beliefs {
-		cl := s.clients[c]
-		if m := s.byClient[c]; cl == nil || cl.told.none() || m != nil && m.Bank == cl.told.Bank {
-			l = append(l, Told{c})
-		}
-	}
-	return l
-}
-
-// add adds what u has.
-func (t *settlement) add(u settlement) {
-	merge(&t.removals, u.removals)
-	merge(&t.beliefs, u.beliefs)
-}
-
-// settleMap notes that a map can't be at its bankd any more.
-func (s *State) settleMap(m slot.Map) {
-	if s.store != nil {
-		set(&s.settled.removals, m, true)
-		s.settling()
-	}
-}
-
-// settleClient notes that a client may be in no need of being told anything any more.
-func (s *State) settleClient(c slot.Client) {
-	if s.store != nil {
-		set(&s.settled.beliefs, c, true)
-		s.settling()
-	}
-}
-
-func (s *State) settling() {
-	select {
-	case s.unsettled <- struct{}{}:
-	default:
-	}
-}
-
-// settleDelay is how long what has settled may wait for a transaction to go along with.
-const settleDelay = time.Second
-
-// settle stores what has settled, soon after it has, until ctx ends, and then the last of it.
-func (s *State) settle(ctx context.Context) error {
-	var due <-chan time.Time // nil: nothing has settled
-	for {
-		select {
-		case <-s.asked:
-		case <-s.unsettled:
-			if due == nil {
-				due = time.After(settleDelay)
-			}
-		case <-due:
-			due = nil
-			s.flush(ctx) //nolint:errcheck // it will be stored with the next change
-		case <-ctx.Done():
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDelay)
-			defer cancel()
-			s.flush(end) //nolint:errcheck // the store is logged
-			return nil
-		}
-	}
 }

@@ -85,6 +85,8 @@ func (s *testStore) Commit(_ context.Context, base uint64, changes []Change) (ui
 			delete(s.owed, c.Map)
 		case Told:
 			delete(s.beliefs, c.Client)
+		case Unassign:
+			delete(s.ids, c.Key)
 		case Assign:
 			s.ids[c.Key] = c.Assignment
 		case Started:
@@ -701,6 +703,64 @@ func TestGivenOnce(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tt.pool, got, tt.want)
 		}
 	}
+}
+
+// TestForgetClient checks that a client slot that was given is free for the next client once it is forgotten, before a restart and
+// after it, and that one that is in use isn't forgotten.
+func TestForgetClient(t *testing.T) {
+	store := newTestStore()
+	start := func() *fixture {
+		f := newFixture(t)
+		f.s = store.start(t)
+		f.s.pool = &IDPool{900, 900}
+		return f
+	}
+	give := func(f *fixture, name, want string) {
+		t.Helper()
+		c, err := f.s.giveID(t.Context(), ClientKey{Name: name})
+		if err != nil && err.Error() != want || err == nil && c.String() != want {
+			t.Errorf("%s is given %s, %v; want %s", name, c, err, want)
+		}
+	}
+	forget := func(f *fixture, want string) {
+		t.Helper()
+		if _, err := f.s.Commit(t.Context(), ForgetClient(cl(900, 0))); (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	f := start()
+	forget(f, "client slot C900:0 was given to nobody")
+	give(f, "a", "C900:0")
+	give(f, "b", errNoID.Error())
+	f.clientUp(cl(900, 0))
+	forget(f, "client C900:0 is connected")
+	f.clientDown(cl(900, 0))
+	f.create(slot.Map{Bank: bk(1, 0), Client: cl(900, 0)})
+	forget(f, "client slot C900:0 is in map C900:0=B1:0")
+	f.delete(bk(1, 0))
+	at := f.s.Feed().Last()
+	forget(f, "")
+	events, err := f.s.Feed().Next(t.Context(), at, 10)
+	if err != nil || events[0].Type != ClientForgotten || events[0].Data.(Assignment).Key.Name != "a" {
+		t.Errorf("events %v, %v", events, err)
+	}
+	forget(f, "client slot C900:0 was given to nobody")
+
+	f = start()
+	give(f, "b", "C900:0")
+	give(f, "a", errNoID.Error())
+
+	// A transaction knows what it has done so far.
+	if _, err := f.s.Commit(t.Context(), ForgetClient(cl(900, 0)), Op{kind: opAssign, key: ClientKey{Name: "c"}}); err != nil {
+		t.Fatal(err)
+	}
+	give(f, "b", errNoID.Error())
+	f = start()
+	give(f, "c", "C900:0")
+	if _, err := f.s.Commit(t.Context(), ForgetClient(cl(900, 0)), ForgetClient(cl(900, 0))); err == nil {
+		t.Error("forgotten twice")
+	}
+	give(f, "c", "C900:0")
 }
 
 // TestIDPool checks what is taken for a pool.

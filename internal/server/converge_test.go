@@ -477,7 +477,7 @@ func converge(t *testing.T, with func(*model)) {
 			t.Error("something never happened")
 		}
 	}()
-	for seed := range uint64(2000) {
+	for seed := range uint64(2000 / slowness) {
 		m := newModel(seed)
 		with(m)
 		for range m.rnd.IntN(1000) {

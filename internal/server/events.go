@@ -25,6 +25,7 @@ const (
 	ClientChanged   EventType = "client.changed"   // Client: it agreed to its slot, was told its bankd, or answered
 	ClientGone      EventType = "client.gone"      // Client as it was last: its connection has ended
 	ClientAssigned  EventType = "client.assigned"  // Client: it was given its slot by the server
+	ClientForgotten EventType = "client.forgotten" // Assignment: its slot is nobody's any more
 	BankConnected   EventType = "bank.connected"   // Bank: its bankd was accepted
 	BankGone        EventType = "bank.gone"        // Bank as it was last: its bankd's connection has ended
 	SlotChanged     EventType = "slot.changed"     // BankSlot: what its bankd tells of it, or Slot.State

@@ -227,7 +227,7 @@ func (v *mirror) check(s *State) error {
 func TestMirror(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		steps := 0
-		for seed := range uint64(100) {
+		for seed := range uint64(100 / min(slowness, 2)) {
 			m := newModel(seed)
 			v := newMirror(m.s.Feed())
 			for range m.rnd.IntN(500) {

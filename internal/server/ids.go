@@ -74,11 +74,11 @@ func (p *plan) assign(t *txn, key ClientKey, r *Result, now time.Time) error {
 	}
 	for id := pool.First; id <= pool.Last; id++ {
 		c := slot.Client{ID: id}
-		if p.s.clients[c] == nil && p.client(c) == nil && !p.isGiven(c) {
+		if cl := p.s.clients[c]; (cl == nil || cl.peer == nil && cl.told.none()) && p.client(c) == nil && p.givenTo(c) == nil {
 			r.Map.Client = c
 			t.changes = append(t.changes, Assign{Assignment{key, c, now}})
 			set(&p.ids, key, c)
-			set(&p.given, c, true)
+			set(&p.given, c, &key)
 			return nil
 		}
 	}
@@ -89,22 +89,72 @@ func (p *plan) assign(t *txn, key ClientKey, r *Result, now time.Time) error {
 func (p *plan) assigned(key ClientKey) (slot.Client, bool) {
 	for q := p; q != nil; q = q.under {
 		if c, ok := q.ids[key]; ok {
-			return c, true
+			return c, p.has(key, c)
 		}
 	}
 	c, ok := p.s.ids[key]
-	return c, ok
+	return c, ok && p.has(key, c)
 }
 
-// isGiven reports whether a client slot will be given to anybody.
-func (p *plan) isGiven(c slot.Client) bool {
+func (p *plan) has(key ClientKey, c slot.Client) bool {
+	k := p.givenTo(c)
+	return k != nil && *k == key
+}
+
+// givenTo returns whose a client slot will be; nil: nobody's.
+func (p *plan) givenTo(c slot.Client) *ClientKey {
 	for q := p; q != nil; q = q.under {
-		if q.given[c] {
-			return true
+		if k, ok := q.given[c]; ok {
+			return k
 		}
 	}
-	_, ok := p.s.given[c]
-	return ok
+	if k, ok := p.s.given[c]; ok {
+		return &k
+	}
+	return nil
+}
+
+// ForgetClient returns the Op after which a client slot that was given is nobody's, and can be given to another. It fails with an
+// *UnassignedError when it is nobody's, and with a *BusyError while a client has it or a map needs it.
+func ForgetClient(c slot.Client) Op { return Op{kind: opUnassign, client: c} }
+
+// An UnassignedError says that a client slot wasn't given to any client.
+type UnassignedError struct{ Client slot.Client }
+
+// Error implements error.
+func (e *UnassignedError) Error() string {
+	return fmt.Sprintf("client slot %s was given to nobody", e.Client)
+}
+
+// A BusyError says that a client slot that was given is in use.
+type BusyError struct {
+	Client slot.Client
+	In     *slot.Map // that it is in; nil: its client is connected
+}
+
+// Error implements error.
+func (e *BusyError) Error() string {
+	if e.In == nil {
+		return fmt.Sprintf("client %s is connected", e.Client)
+	}
+	return fmt.Sprintf("client slot %s is in map %s", e.Client, e.In)
+}
+
+// unassign checks that a client slot is somebody's who doesn't use it.
+func (p *plan) unassign(t *txn, c slot.Client) error {
+	key := p.givenTo(c)
+	if key == nil {
+		return &UnassignedError{c}
+	}
+	if cl := p.s.clients[c]; cl != nil && cl.peer != nil {
+		return &BusyError{Client: c}
+	}
+	if m := p.client(c); m != nil {
+		return &BusyError{c, &m.Map}
+	}
+	t.changes = append(t.changes, Unassign{Assignment{Key: *key, Client: c}})
+	set(&p.given, c, nil)
+	return nil
 }
 
 // giveID returns the client slot of key, which is given one if it has none yet, and stored.
@@ -123,4 +173,16 @@ func (s *State) assign(a Assignment) {
 	}
 	s.ids[a.Key] = a.Client
 	s.given[a.Client] = a.Key
+}
+
+// unassign notes that a client slot is nobody's. What its client was told is forgotten: the next one wasn't.
+func (s *State) unassign(a Assignment) {
+	delete(s.ids, a.Key)
+	delete(s.given, a.Client)
+	s.note(ClientForgotten, a)
+	if c := s.clients[a.Client]; c != nil && c.peer == nil && s.byClient[a.Client] == nil {
+		c.told, c.rumour = Target{}, false
+		s.settleClient(c.slot)
+		s.release(c)
+	}
 }

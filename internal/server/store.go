@@ -105,7 +105,7 @@ func (k ClientKey) String() string {
 	return s
 }
 
-// A Change is a step of a transaction: Want, End, Removed, Told, Assign or Started. A transaction's steps
+// A Change is a step of a transaction: Want, End, Removed, Told, Assign, Unassign or Started. A transaction's steps
 // are taken in order.
 type Change interface{ isChange() }
 
@@ -121,16 +121,19 @@ type (
 	Told struct{ slot.Client }
 	// Assign has a key have a client slot, and neither any other.
 	Assign struct{ Assignment }
+	// Unassign has a key have no client slot.
+	Unassign struct{ Assignment }
 	// Started counts the start of a server.
 	Started struct{}
 )
 
-func (Want) isChange()    {}
-func (End) isChange()     {}
-func (Removed) isChange() {}
-func (Told) isChange()    {}
-func (Assign) isChange()  {}
-func (Started) isChange() {}
+func (Want) isChange()     {}
+func (End) isChange()      {}
+func (Removed) isChange()  {}
+func (Told) isChange()     {}
+func (Assign) isChange()   {}
+func (Unassign) isChange() {}
+func (Started) isChange()  {}
 
 // A StoreError says that a change was refused because it couldn't be stored. Nothing has changed.
 type StoreError struct{ Err error }

@@ -23,15 +23,16 @@ const (
 
 // EventV2 is the data of an event: besides id, type and time it has the member that its type says.
 type EventV2 struct {
-	ID      string       `json:"id" doc:"for Last-Event-ID; it says nothing to others than the server"`
-	Type    string       `json:"type" enum:"reset,client.connected,client.changed,client.gone,client.assigned,bank.connected,bank.gone,slot.changed,slotmap.changed,slotmap.gone,fault" doc:"what has happened"`
-	At      Time         `json:"at" doc:"when"`
-	Reset   *ResetV2     `json:"reset,omitempty" doc:"of reset: why there is no telling what has happened up to here"`
-	Client  *ClientV2    `json:"client,omitempty" doc:"of client.connected, .changed, .assigned; of .gone: as it was last"`
-	Bank    *BankInfoV2  `json:"bank,omitempty" doc:"of bank.connected; of .gone: as it was last"`
-	Slot    *SlotEventV2 `json:"slot,omitempty" doc:"of slot.changed"`
-	Slotmap *SlotmapV2   `json:"slotmap,omitempty" doc:"of slotmap.changed; of .gone: as it was last"`
-	Fault   *FaultV2     `json:"fault,omitempty" doc:"of fault: an error that a peer told"`
+	ID       string       `json:"id" doc:"for Last-Event-ID; it says nothing to others than the server"`
+	Type     string       `json:"type" enum:"reset,client.connected,client.changed,client.gone,client.assigned,client.forgotten,bank.connected,bank.gone,slot.changed,slotmap.changed,slotmap.gone,fault" doc:"what has happened"`
+	At       Time         `json:"at" doc:"when"`
+	Reset    *ResetV2     `json:"reset,omitempty" doc:"of reset: why there is no telling what has happened up to here"`
+	Client   *ClientV2    `json:"client,omitempty" doc:"of client.connected, .changed, .assigned; of .gone: as it was last"`
+	ClientID *ClientIDV2  `json:"clientId,omitempty" doc:"of client.forgotten: as it was last"`
+	Bank     *BankInfoV2  `json:"bank,omitempty" doc:"of bank.connected; of .gone: as it was last"`
+	Slot     *SlotEventV2 `json:"slot,omitempty" doc:"of slot.changed"`
+	Slotmap  *SlotmapV2   `json:"slotmap,omitempty" doc:"of slotmap.changed; of .gone: as it was last"`
+	Fault    *FaultV2     `json:"fault,omitempty" doc:"of fault: an error that a peer told"`
 }
 
 // ResetV2 says why a reader has to read the server's state anew.
@@ -58,6 +59,8 @@ func eventV2Of(id string, e server.Event) EventV2 {
 	case server.Client:
 		c := clientV2Of(d)
 		v.Client = &c
+	case server.Assignment:
+		v.ClientID = &ClientIDV2{clientSlot(d.Client), ClientKeyV2(d.Key), false}
 	case server.Bank:
 		b := bankInfoV2Of(d)
 		v.Bank = &b

@@ -22,7 +22,11 @@ func openAPI(version string, routes []route) []byte {
 		if paths[r.path] == nil {
 			paths[r.path] = node{}
 		}
-		paths[r.path][strings.ToLower(r.method)] = r.operation(s)
+		op := r.operation(s)
+		paths[r.path][strings.ToLower(r.method)] = op
+		if r.headed() {
+			paths[r.path]["head"] = headOf(op)
+		}
 	}
 	b, err := json.MarshalIndent(node{
 		"openapi": "3.1.0",
@@ -92,6 +96,21 @@ func (r route) operation(s schemas) node {
 	}
 	op["responses"] = answers
 	return op
+}
+
+// headOf describes HEAD where op is GET: the same without a body.
+func headOf(op node) node {
+	head := maps.Clone(op)
+	head["operationId"] = op["operationId"].(string) + "Head"
+	head["summary"] = op["summary"].(string) + "; the header alone"
+	answers := node{}
+	for status, a := range op["responses"].(node) {
+		a := maps.Clone(a.(node))
+		delete(a, "content")
+		answers[status] = a
+	}
+	head["responses"] = answers
+	return head
 }
 
 // schemas are the JSON schemas of the structures, by name.

@@ -204,7 +204,10 @@ func TestDocumented(t *testing.T) {
 	for path, item := range c.doc.Paths.Map() {
 		for method := range item.Operations() {
 			short, _, _ := strings.Cut(path, "{")
-			if !strings.Contains(text, "`"+method+" "+short) {
+			if method == http.MethodHead {
+				short = "" // one line says it of all
+			}
+			if !strings.Contains(text, "`"+strings.TrimSpace(method+" "+short)) {
 				t.Errorf("%s %s isn't in doc/rest.md", method, path)
 			}
 		}

@@ -420,11 +420,11 @@ func TestNoSuchPath(t *testing.T) {
 		{"GET", "/", 404, ""},
 		{"POST", "/foo", 404, ""},
 		{"GET", "/clients/1/2", 404, ""},
-		{"POST", "/clients", 405, "GET"},
-		{"PUT", "/slotmaps", 405, "GET, POST"},
-		{"DELETE", "/slotmaps/", 405, "GET, POST"},
-		{"POST", "/slotmaps/1:1", 405, "GET, PUT, DELETE"},
-		{"OPTIONS", "/slotmaps/bulk", 405, "GET, POST, PUT, DELETE"},
+		{"POST", "/clients", 405, "GET, HEAD"},
+		{"PUT", "/slotmaps", 405, "GET, HEAD, POST"},
+		{"DELETE", "/slotmaps/", 405, "GET, HEAD, POST"},
+		{"POST", "/slotmaps/1:1", 405, "GET, HEAD, PUT, DELETE"},
+		{"OPTIONS", "/slotmaps/bulk", 405, "GET, HEAD, POST, PUT, DELETE"},
 		{"DELETE", "/events", 405, "GET"},
 	} {
 		w := do(h, tt.method, v2Path+tt.path, "")

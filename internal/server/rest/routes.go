@@ -57,6 +57,11 @@ type answer struct {
 	headers     map[string]string
 }
 
+// headed reports whether HEAD is served where r is (RFC 9110, 9.3.2): with GET, but for what doesn't end.
+func (r route) headed() bool {
+	return r.method == http.MethodGet && !slices.ContainsFunc(r.answers, func(a answer) bool { return a.contentType == streamType })
+}
+
 // refusals returns the statuses of the problems that a request can get.
 func (r route) refusals() []int {
 	l := slices.Clone(r.refuses)
@@ -160,6 +165,13 @@ func (a *v2) routes() []route {
 			answers: []answer{{status: 200, doc: "all of them", body: clientIDsV2{}}},
 		},
 		{
+			method: http.MethodDelete, path: "/client-ids/{client}", id: "forgetClientId", serve: a.forget,
+			summary: "Have a client slot that was given be nobody's, so that it can be given to another client",
+			params:  []param{clientParam},
+			answers: []answer{{status: 204, doc: "it is nobody's"}},
+			refuses: []int{400, 404, 409},
+		},
+		{
 			method: http.MethodGet, path: "/server", id: "getServer", serve: a.server,
 			summary: "What the server is",
 			answers: []answer{{status: 200, doc: "the server", body: ServerV2{}}},
@@ -187,6 +199,9 @@ func (a *v2) routes() []route {
 func (a *v2) mount(r chi.Router) {
 	for _, route := range a.routes() {
 		r.Method(route.method, route.path, route.serve)
+		if route.headed() {
+			r.Method(http.MethodHead, route.path, route.serve) // package http leaves the body out
+		}
 	}
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		notFound(w, "there is no path %s: see %s/openapi.json", r.URL.Path, v2Base)
@@ -194,7 +209,7 @@ func (a *v2) mount(r chi.Router) {
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
 		path := strings.TrimPrefix(strings.TrimSuffix(req.URL.Path, "/"), v2Base)
 		var allow []string
-		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 			if r.Match(chi.NewRouteContext(), m, path) {
 				allow = append(allow, m)
 			}

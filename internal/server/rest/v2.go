@@ -261,10 +261,19 @@ func (a *v2) clients(w http.ResponseWriter, r *http.Request) {
 	reply(w, clientsV2{l})
 }
 
-func (a *v2) client(w http.ResponseWriter, r *http.Request) {
-	c, err := slot.ParseClient(chi.URLParam(r, "client"))
+// clientOfPath returns the client slot that the path names; it answers itself when that is none.
+func clientOfPath(w http.ResponseWriter, r *http.Request) (slot.Client, bool) {
+	name := chi.URLParam(r, "client")
+	c, err := slot.ParseClient(name)
 	if err != nil {
-		badName(w, "client", chi.URLParam(r, "client"), err, "C{clientId}:{slotNr}")
+		badName(w, "client", name, err, "C{clientId}:{slotNr}")
+	}
+	return c, err == nil
+}
+
+func (a *v2) client(w http.ResponseWriter, r *http.Request) {
+	c, ok := clientOfPath(w, r)
+	if !ok {
 		return
 	}
 	v, ok := a.state.Client(c)

@@ -181,6 +181,20 @@ func (a *v2) delete(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// forget has a client slot that was given be nobody's.
+func (a *v2) forget(w http.ResponseWriter, r *http.Request) {
+	c, ok := clientOfPath(w, r)
+	if !ok {
+		return
+	}
+	if _, err := a.state.Commit(r.Context(), server.ForgetClient(c)); err != nil {
+		refuse(w, *refusal(err))
+		return
+	}
+	a.log.WithFields(logrus.Fields{"cat": "DREST", "client": c.String()}).Info("client id forgotten")
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // bulk does many operations, or none of them.
 func (a *v2) bulk(w http.ResponseWriter, r *http.Request) {
 	o, bad := a.body(w, r, maxBulk, memberNames[bulkV2]())
@@ -356,6 +370,8 @@ func refusal(err error) *problem {
 	var missing *server.MissingError
 	var condition *server.ConditionError
 	var store *server.StoreError
+	var unassigned *server.UnassignedError
+	var busy *server.BusyError
 	switch {
 	case errors.As(err, &taken):
 		p.Status, p.Member, p.Allowed = http.StatusConflict, taken.Member, "a slot that is in no map"
@@ -369,6 +385,11 @@ func refusal(err error) *problem {
 		p.Value = encode(bankSlot(missing.Bank))
 	case errors.As(err, &condition):
 		p.Status, p.Member, p.Value = http.StatusPreconditionFailed, "bank", encode(bankSlot(condition.Bank))
+	case errors.As(err, &unassigned):
+		p.Status, p.Member, p.Value = http.StatusNotFound, "client", encode(clientSlot(unassigned.Client))
+	case errors.As(err, &busy):
+		p.Status, p.Member, p.Value = http.StatusConflict, "client", encode(clientSlot(busy.Client))
+		p.Allowed = "a slot whose client isn't connected and that is in no map"
 	case errors.As(err, &store) && store.Full():
 		p.Status = http.StatusInsufficientStorage
 	}

@@ -10,9 +10,11 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -242,8 +244,13 @@ func initialise(tx *bolt.Tx) error {
 // A fault is a panic of bbolt's at what it has read, or a page that can't be read.
 type fault struct{ what any }
 
-// Error implements error.
-func (f *fault) Error() string { return fmt.Sprintf("reading its pages: %v", f.what) }
+// Error implements error. What the panic says is about bbolt's inside, or Go's, and of no use to who has the file.
+func (f *fault) Error() string {
+	if e, ok := f.what.(error); ok && errors.As(e, new(interface{ Addr() uintptr })) {
+		return "a page of it can't be read: the disk fails, or the file was cut while in use"
+	}
+	return "its pages contradict each other"
+}
 
 // guard calls f, which uses a database, and makes an error of a panic in it.
 func guard(f func() error) (err error) {
@@ -346,37 +353,58 @@ func (f *file) Load(context.Context) (s server.Snapshot, err error) {
 	return s, f.damaged(err)
 }
 
-// A writer is a transaction that writes.
+// A writer is a transaction that writes. It writes what has come of its steps at their end and in the order of keys: until then
+// bbolt has all that is new between two old keys in one page, and moves what comes behind a key for each that it is given.
 type writer struct {
 	buckets [numTables]*bolt.Bucket
+	records [numTables]map[string][]byte // that are to be written; nil: it is to go
 	head    head
 	undo    []undo
 }
 
-func (w *writer) has(t table, key []byte) bool { return w.buckets[t].Get(key) != nil }
-
-func (w *writer) put(t table, key, value []byte) error {
-	w.before(t, key)
-	w.head.add(t, key, value)
-	return w.buckets[t].Put(key, value)
+func (w *writer) has(t table, key []byte) bool {
+	if v, ok := w.records[t][string(key)]; ok {
+		return v != nil
+	}
+	return w.buckets[t].Get(key) != nil
 }
 
-func (w *writer) remove(t table, key []byte) error {
-	if w.before(t, key) {
-		return w.buckets[t].Delete(key)
+func (w *writer) put(t table, key, value []byte) {
+	if w.records[t] == nil {
+		w.records[t] = make(map[string][]byte)
+	}
+	w.records[t][string(key)] = value
+}
+
+func (w *writer) remove(t table, key []byte) { w.put(t, key, nil) }
+
+// flush writes the records, and notes what was before.
+func (w *writer) flush() error {
+	for t, records := range w.records {
+		b := w.buckets[t]
+		for _, k := range slices.Sorted(maps.Keys(records)) {
+			key, value := []byte(k), records[k]
+			old := slices.Clone(b.Get(key))
+			if old == nil && value == nil {
+				continue
+			}
+			w.undo = append(w.undo, undo{buckets[t], key, old})
+			if old != nil {
+				w.head.subtract(table(t), key, old)
+			}
+			var err error
+			if value == nil {
+				err = b.Delete(key)
+			} else {
+				w.head.add(table(t), key, value)
+				err = b.Put(key, value)
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
 	return nil
-}
-
-// before notes what a key is now and reports whether it is there.
-func (w *writer) before(t table, key []byte) bool {
-	old := w.buckets[t].Get(key)
-	if old != nil {
-		w.head.subtract(t, key, old)
-		old = append(make([]byte, 0, len(old)), old...)
-	}
-	w.undo = append(w.undo, undo{buckets[t], key, old})
-	return old != nil
 }
 
 // Commit implements server.Store. ctx isn't looked at: a transaction that has begun isn't given up.
@@ -423,12 +451,11 @@ func (w *writer) write(tx *bolt.Tx, base uint64, changes []server.Change, refuse
 	for t, name := range buckets {
 		w.buckets[t] = tx.Bucket(name)
 	}
-	starts, err := apply(w, changes)
-	if err != nil {
+	w.head.starts += apply(w, changes)
+	w.head.revision++
+	if err := w.flush(); err != nil {
 		return err
 	}
-	w.head.revision++
-	w.head.starts += starts
 	return tx.Bucket(bucketHead).Put(keyHead, w.head.encode())
 }
 

@@ -484,19 +484,21 @@ func fill(tx *bolt.Tx, s server.Snapshot, replace bool) error {
 			return err
 		}
 	}
-	var errs [4]error
 	for _, m := range s.Maps {
 		k, v := mapRecord(m)
-		errs[0] = cmp.Or(errs[0], w.put(tableMaps, k, v))
+		w.put(tableMaps, k, v)
 	}
 	for _, r := range s.Removals {
-		errs[1] = cmp.Or(errs[1], w.put(tableRemovals, removalKey(r.Map), removalValue(r)))
+		w.put(tableRemovals, removalKey(r.Map), removalValue(r))
 	}
 	for _, b := range s.Beliefs {
-		errs[2] = cmp.Or(errs[2], w.put(tableBeliefs, appendClient(nil, b.Client), appendBank(nil, b.Bank)))
+		w.put(tableBeliefs, appendClient(nil, b.Client), appendBank(nil, b.Bank))
 	}
 	for _, a := range s.IDs {
-		errs[3] = cmp.Or(errs[3], w.put(tableIDs, idKey(a.Key), idValue(a)))
+		w.put(tableIDs, idKey(a.Key), idValue(a))
 	}
-	return cmp.Or(cmp.Or(errs[:]...), tx.Bucket(bucketHead).Put(keyHead, w.head.encode()))
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketHead).Put(keyHead, w.head.encode())
 }

@@ -50,11 +50,7 @@ func (m *memory) Commit(_ context.Context, base uint64, changes []server.Change)
 	if base != m.revision {
 		return 0, server.ErrConflict
 	}
-	starts, err := apply(m, changes)
-	if err != nil {
-		return 0, err
-	}
-	m.starts += starts
+	m.starts += apply(m, changes)
 	m.revision++
 	m.history.add(server.Transaction{Revision: m.revision, Changes: changes})
 	return m.revision, nil
@@ -73,12 +69,6 @@ func (m *memory) has(t table, key []byte) bool {
 	return ok
 }
 
-func (m *memory) put(t table, key, value []byte) error {
-	m.records[t][string(key)] = value
-	return nil
-}
+func (m *memory) put(t table, key, value []byte) { m.records[t][string(key)] = value }
 
-func (m *memory) remove(t table, key []byte) error {
-	delete(m.records[t], string(key))
-	return nil
-}
+func (m *memory) remove(t table, key []byte) { delete(m.records[t], string(key)) }

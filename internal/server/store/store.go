@@ -120,38 +120,36 @@ const (
 // tables is where records are: a file in a transaction, or memory.
 type tables interface {
 	has(t table, key []byte) bool
-	put(t table, key, value []byte) error
-	remove(t table, key []byte) error
+	put(t table, key, value []byte)
+	remove(t table, key []byte)
 }
 
 // apply does the steps of a transaction, and returns how many of them are starts.
-func apply(to tables, changes []server.Change) (starts uint64, err error) {
+func apply(to tables, changes []server.Change) (starts uint64) {
 	for _, c := range changes {
 		switch c := c.(type) {
 		case server.Want:
 			key, value := mapRecord(c.StoredMap)
-			err = to.put(tableMaps, key, value)
+			to.put(tableMaps, key, value)
 		case server.End:
-			if err = to.remove(tableMaps, appendBank(nil, c.Bank)); err == nil {
-				err = to.put(tableRemovals, removalKey(c.Map), removalValue(c.Removal))
-			}
-			if key := appendClient(nil, c.Client); err == nil && !to.has(tableBeliefs, key) {
-				err = to.put(tableBeliefs, key, appendBank(nil, c.Bank))
+			to.remove(tableMaps, appendBank(nil, c.Bank))
+			to.put(tableRemovals, removalKey(c.Map), removalValue(c.Removal))
+			if key := appendClient(nil, c.Client); !to.has(tableBeliefs, key) {
+				to.put(tableBeliefs, key, appendBank(nil, c.Bank))
 			}
 		case server.Removed:
-			err = to.remove(tableRemovals, removalKey(c.Map))
+			to.remove(tableRemovals, removalKey(c.Map))
 		case server.Told:
-			err = to.remove(tableBeliefs, appendClient(nil, c.Client))
+			to.remove(tableBeliefs, appendClient(nil, c.Client))
 		case server.Assign:
-			err = to.put(tableIDs, idKey(c.Key), idValue(c.Assignment))
+			to.put(tableIDs, idKey(c.Key), idValue(c.Assignment))
+		case server.Unassign:
+			to.remove(tableIDs, idKey(c.Key))
 		case server.Started:
 			starts++
 		}
-		if err != nil {
-			return 0, err
-		}
 	}
-	return starts, nil
+	return starts
 }
 
 // read adds a record to a snapshot.
