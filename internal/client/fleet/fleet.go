@@ -176,7 +176,7 @@ func (f *fleet) settle(ctx context.Context) {
 		switch {
 		case c == nil:
 			f.start(ctx, &client{slot: n, target: seats[n]})
-		case c.cancel == nil && true:
+		case c.cancel == nil && time.Since(c.since) >= c.wait:
 			f.start(ctx, c)
 		}
 	}
