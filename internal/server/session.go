@@ -188,7 +188,7 @@ func (s *session) run(ctx context.Context) bool {
 	case pdu := <-s.hello:
 		switch m := pdu.Msg.(type) {
 		case *rspro.ConnectBankReq:
-			return s.bank(pdu, m)
+			return s.bank(ctx, pdu, m)
 		case *rspro.ConnectClientReq:
 			return s.client(ctx, pdu, m)
 		}
@@ -201,9 +201,9 @@ func (s *session) run(ctx context.Context) bool {
 
 // claim registers the session's peer by add, which returns the session that holds the
 // identity already, if any, with a function that forgets it. One that is alive
-// keeps the identity.
-func (s *session) claim(add func() (holder, func())) bool {
-	for {
+// keeps the identity. The end of ctx is that of all sessions: nobody gets it any more.
+func (s *session) claim(ctx context.Context, add func() (holder, func())) bool {
+	for ctx.Err() == nil {
 		old, drop := add()
 		if old == nil {
 			return true
@@ -219,6 +219,8 @@ func (s *session) claim(add func() (holder, func())) bool {
 		old.Close(errReplaced)
 		drop()
 	}
+	s.conn.Close(context.Cause(ctx))
+	return false
 }
 
 // refuse answers the connect request req with a reason and leaves the peer the time to read it.
@@ -258,7 +260,7 @@ func (s *session) newPeer(id rspro.ComponentIdentity, f rspro.Features) peer {
 }
 
 // bank serves a bankd.
-func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
+func (s *session) bank(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
 	if req.Identity.Type != rspro.Bankd {
 		s.conn.Close(fmt.Errorf("connectBankReq of a %s", req.Identity.Type))
 		return false
@@ -268,7 +270,7 @@ func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
 	name := fmt.Sprintf("B%d", p.bank)
 	p.held = p.features.Has(rspro.BankState)
 	res := &rspro.ConnectBankRes{Identity: s.identity}
-	if !s.claim(func() (holder, func()) {
+	if !s.claim(ctx, func() (holder, func()) {
 		if old := s.state.addBank(p); old != nil {
 			return old.conn, func() { s.state.dropBank(old) }
 		}
@@ -354,7 +356,7 @@ func (s *session) client(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectC
 		}
 	} else {
 		p.slot = *req.Slot
-		if !s.seat(p) {
+		if !s.seat(ctx, p) {
 			res.Result = rspro.IdentityInUse
 			return s.refuse(pdu, res, p.slot.String())
 		}
@@ -376,8 +378,8 @@ func (s *session) client(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectC
 }
 
 // seat has p be the client of its slot, unless one that is alive is.
-func (s *session) seat(p *clientPeer) bool {
-	return s.claim(func() (holder, func()) {
+func (s *session) seat(ctx context.Context, p *clientPeer) bool {
+	return s.claim(ctx, func() (holder, func()) {
 		if old := s.state.addClient(p); old != nil {
 			return old.conn, func() { s.state.dropClient(old) }
 		}
@@ -394,7 +396,7 @@ func (s *session) give(ctx context.Context, p *clientPeer) error {
 			return err
 		}
 		p.slot, p.key, p.waiting = c, key, true
-		if s.seat(p) {
+		if s.seat(ctx, p) {
 			return nil
 		}
 		select {
