@@ -41,7 +41,7 @@ func (s *site) user(i int) *user {
 // hasCard waits until a user has had an answer since its first ATR.
 func (s *site) hasCard(u *user) {
 	s.t.Helper()
-	if _, err := u.await(counts{}, counts{answers: 1, atrs: 1}, soon); err != nil {
+	if _, err := u.Await(rig.Counts{}, rig.Counts{Answers: 1, ATRs: 1}, soon); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -49,7 +49,7 @@ func (s *site) hasCard(u *user) {
 // steady checks that nothing but answers has come to a user since its first ATR.
 func steady(t *testing.T, u *user) {
 	t.Helper()
-	if c := u.counts(); c.lost != 0 || c.atrs != 1 {
+	if c := u.Counts(); c.Lost != 0 || c.ATRs != 1 {
 		t.Errorf("%s, which should notice nothing: %+v", u.sh.Name, c)
 	}
 }
@@ -120,7 +120,7 @@ func quantile(d []time.Duration, q float64) time.Duration {
 // pullAndInsert pulls card i from under its user and puts it back. It returns how long it took
 // until the server showed that.
 func pullAndInsert(v *view, u *user, i int) (left, came time.Duration, err error) {
-	before, err := u.await(u.counts(), counts{answers: 3}, soon)
+	before, err := u.Await(u.Counts(), rig.Counts{Answers: 3}, soon)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -144,7 +144,7 @@ func pullAndInsert(v *view, u *user, i int) (left, came time.Duration, err error
 		return hasCard(s) && own(s) && s.State == "CARD" && s.ATR == fmt.Sprintf("%x", twinOf(i).ATR()) && s.LastError == ""
 	})
 	if err == nil {
-		_, err = u.await(before, counts{atrs: 1}, soon)
+		_, err = u.Await(before, rig.Counts{ATRs: 1}, soon)
 	}
 	return left, came, err
 }
@@ -152,7 +152,7 @@ func pullAndInsert(v *view, u *user, i int) (left, came time.Duration, err error
 // flutter pulls card i from under its user for less time than pcscd takes from one look to the next. Where
 // pcscd hasn't seen that, the card has failed, and is tried again after 10 s.
 func flutter(u *user, i int) error {
-	before, err := u.await(u.counts(), counts{answers: 3}, soon)
+	before, err := u.Await(u.Counts(), rig.Counts{Answers: 3}, soon)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func flutter(u *user, i int) error {
 	if _, err := bench.Do(fmt.Sprint("insert ", i)); err != nil {
 		return err
 	}
-	_, err = u.await(before, counts{atrs: 1, answers: 3}, soon)
+	_, err = u.Await(before, rig.Counts{ATRs: 1, Answers: 3}, soon)
 	return err
 }
 
@@ -184,12 +184,12 @@ func TestSwapped(t *testing.T) {
 	first := swap()
 	u := s.client(20).use(t, first, pace)
 	s.hasCard(u)
-	before := u.counts()
+	before := u.Counts()
 	u.becomes(first + 100)
 	if second := swap(); second != first+100 {
 		t.Errorf("card %d follows %d", second, first)
 	}
-	if _, err := u.await(before, counts{atrs: 1}, soon); err != nil {
+	if _, err := u.Await(before, rig.Counts{ATRs: 1}, soon); err != nil {
 		t.Fatal(err)
 	}
 	u.works(t, 10)
@@ -219,12 +219,12 @@ func TestLateCard(t *testing.T) {
 	enter := "request-sim-remote\nrequest-card-insert\nrequest-modem-reset\nevent-bankd-connect\n"
 	came := s.events(events, enter)
 
-	before := u.counts()
+	before := u.Counts()
 	do(t, "pull 0")
 	v.shows(t, 0, "no card", noCard)
 	gone := s.events(events, came+"request-card-remove\n")
 	do(t, "insert 0")
-	if _, err := u.await(before, counts{atrs: 1, answers: 3}, soon); err != nil {
+	if _, err := u.Await(before, rig.Counts{ATRs: 1, Answers: 3}, soon); err != nil {
 		t.Fatal(err)
 	}
 	s.events(events, gone+"request-card-insert\n")
@@ -264,7 +264,7 @@ func TestHungCard(t *testing.T) {
 	lap := func(when string) {
 		var all []time.Duration
 		for _, u := range users {
-			all = append(all, u.lap()...)
+			all = append(all, u.Lap()...)
 		}
 		slices.Sort(all)
 		t.Logf("%-8s %5d commands of the others: p50 %v, p99 %v, the longest %v", when, len(all), quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1))
@@ -276,14 +276,14 @@ func TestHungCard(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	lap("before:")
 
-	before := u.counts()
+	before := u.Counts()
 	do(t, "hang %d", readers)
 	v.shows(t, hung, "a hung card", func(s rig.Slot) bool {
 		return hasCard(s) && s.State == "FAILED" && strings.Contains(s.LastError, "timed out")
 	})
 	s.await(s.bankd, "level=error", "B1:7", "timed out")
 	s.await(s.server, "level=warning", "B1:7", "timed out")
-	if _, err := u.await(before, counts{lost: 1}, soon); err != nil { // it was told, and didn't wait for ever
+	if _, err := u.Await(before, rig.Counts{Lost: 1}, soon); err != nil { // it was told, and didn't wait for ever
 		t.Error(err)
 	}
 	lap("hanging:")
@@ -291,7 +291,7 @@ func TestHungCard(t *testing.T) {
 		u.works(t, 10)
 	}
 	do(t, "release %d", readers)
-	if _, err := u.await(before, counts{atrs: 1, answers: 10}, soon); err != nil {
+	if _, err := u.Await(before, rig.Counts{ATRs: 1, Answers: 10}, soon); err != nil {
 		t.Error(err)
 	}
 	v.shows(t, hung, "a card that works", func(s rig.Slot) bool { return s.State == "CARD" && s.LastError == "" })
@@ -320,7 +320,7 @@ func TestBadCards(t *testing.T) {
 	restore(t, 0, 1, 2, 3)
 	v := s.view()
 	for i, c := range cards {
-		before := users[i].counts()
+		before := users[i].Counts()
 		do(t, "%s", c.fault)
 		if c.anew {
 			do(t, "pull %d", i)
@@ -330,7 +330,7 @@ func TestBadCards(t *testing.T) {
 		v.shows(t, i, "a failed card", func(s rig.Slot) bool { return s.State == "FAILED" && strings.Contains(s.LastError, c.says) })
 		s.await(s.bankd, "level=warning", fmt.Sprintf("slot=\"B1:%d\"", i), c.says)
 		if !c.anew { // else it may have been pulled between two commands
-			if _, err := users[i].await(before, counts{lost: 1}, soon); err != nil {
+			if _, err := users[i].Await(before, rig.Counts{Lost: 1}, soon); err != nil {
 				t.Error(err)
 			}
 		}
@@ -338,7 +338,7 @@ func TestBadCards(t *testing.T) {
 		v.shows(t, i, "no card", func(s rig.Slot) bool { return noCard(s) && s.State == "MAPPED" })
 		do(t, "release %d", i)
 		do(t, "insert %d", i)
-		if _, err := users[i].await(before, counts{atrs: 1, answers: 3}, soon); err != nil {
+		if _, err := users[i].Await(before, rig.Counts{ATRs: 1, Answers: 3}, soon); err != nil {
 			t.Error(err)
 		}
 		stayed(t, users[i])
@@ -354,7 +354,7 @@ func TestPCSCDKilled(t *testing.T) {
 	users := s.users(3)
 	v := s.view()
 	for k := range 20 {
-		before := []counts{users[0].counts(), users[1].counts()}
+		before := []rig.Counts{users[0].Counts(), users[1].Counts()}
 		bench.PCSCD.Kill()
 		for i := range before {
 			if k%2 == 1 {
@@ -367,7 +367,7 @@ func TestPCSCDKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, from := range before {
-			if _, err := users[i].await(from, counts{atrs: 1, answers: 3}, soon); err != nil {
+			if _, err := users[i].Await(from, rig.Counts{ATRs: 1, Answers: 3}, soon); err != nil {
 				t.Fatalf("pcscd %d: %v", k, err)
 			}
 		}
@@ -409,14 +409,14 @@ func TestReaders(t *testing.T) {
 	}
 	v.shows(t, 2, "no reader", none("x"))
 
-	before, other := one.counts(), two.counts()
+	before, other := one.Counts(), two.Counts()
 	restart(2, nil)
-	if _, err := one.await(before, counts{atrs: 1, answers: 3}, soon); err != nil {
+	if _, err := one.Await(before, rig.Counts{ATRs: 1, Answers: 3}, soon); err != nil {
 		t.Error(err)
 	}
 	v.shows(t, 1, "no reader", none("reader C"))
 	restart(readers+others, nil)
-	if _, err := two.await(other, counts{atrs: 1, answers: 3}, soon); err != nil {
+	if _, err := two.Await(other, rig.Counts{ATRs: 1, Answers: 3}, soon); err != nil {
 		t.Error(err)
 	}
 
@@ -426,10 +426,10 @@ func TestReaders(t *testing.T) {
 	v.shows(t, 0, "no reader", none("reader A"))
 	stayed(t, three)
 	three.end(t)
-	before, other = one.counts(), two.counts()
+	before, other = one.Counts(), two.Counts()
 	restart(readers+others, nil)
-	for u, from := range map[*user]counts{one: before, two: other} {
-		if _, err := u.await(from, counts{atrs: 1, answers: 3}, soon); err != nil {
+	for u, from := range map[*user]rig.Counts{one: before, two: other} {
+		if _, err := u.Await(from, rig.Counts{ATRs: 1, Answers: 3}, soon); err != nil {
 			t.Error(err)
 		}
 		stayed(t, u)

@@ -137,7 +137,7 @@ func TestBankdKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	mark := sh.Mark()
-	if err := sh.send(command(1, 0)); err != nil {
+	if err := sh.send(rig.Command(1, 0)); err != nil {
 		t.Fatal(err)
 	}
 	s.bankd.Kill()

@@ -3,7 +3,6 @@
 package process
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -36,13 +35,13 @@ func (sh *shell) atr(want []byte) error {
 		if err != nil {
 			return fmt.Errorf("waiting for the ATR %x: %w", want, err)
 		}
-		if line == output("SET_ATR", want) {
+		if line == rig.Output("SET_ATR", want) {
 			return nil
 		}
 		if sh.late && strings.HasPrefix(line, "R-APDU: ") {
 			continue
 		}
-		if line != output("SET_ATR", []byte{0x3b, 0x00}) {
+		if line != rig.Output("SET_ATR", []byte{0x3b, 0x00}) {
 			return fmt.Errorf("%s printed %q, waiting for the ATR %x", sh.Name, line, want)
 		}
 	}
@@ -64,39 +63,10 @@ func (sh *shell) exchange(cmd, want []byte) error {
 	if err != nil {
 		return fmt.Errorf("answer to %x: %w", cmd, err)
 	}
-	if line != output("R-APDU", want) {
+	if line != rig.Output("R-APDU", want) {
 		return fmt.Errorf("%s: command %x: got %q, want %x", sh.Name, cmd, line, want)
 	}
 	return nil
-}
-
-// output is a line of the shell: lower case, a blank after each byte.
-func output(word string, b []byte) string {
-	var s strings.Builder
-	s.WriteString(word + ": ")
-	for _, x := range b {
-		fmt.Fprintf(&s, "%02x ", x)
-	}
-	return s.String()
-}
-
-// command returns the n-th command of the traffic of a client: it reads the card's IMSI and authenticates
-// with RANDs that are used once in the whole test, so that the answer of another card, or to another
-// command, can't look right.
-func command(client, n int) []byte {
-	switch n % 5 {
-	case 0:
-		return unhex("a0a40000027f20") // SELECT DF.GSM
-	case 1: // RUN GSM ALGORITHM
-		rand := sha256.Sum256(fmt.Appendf(nil, "%d %d", client, n))
-		return append(unhex("a088000010"), rand[:16]...)
-	case 2:
-		return unhex("a0c000000c") // GET RESPONSE: SRES, Kc
-	case 3:
-		return unhex("a0a40000026f07") // SELECT EF.IMSI
-	default:
-		return unhex("a0b0000009") // READ BINARY
-	}
 }
 
 func unhex(s string) []byte {
@@ -122,7 +92,7 @@ func (sh *shell) traffic(twin bankd.Card, limit int64) *traffic {
 	go func() {
 		var buf [258]byte
 		for !tr.stop.Load() && (limit == 0 || tr.n.Load() < limit) {
-			cmd := command(sh.id, int(tr.n.Load()))
+			cmd := rig.Command(sh.id, int(tr.n.Load()))
 			want, err := twin.Transmit(cmd, buf[:])
 			if err == nil {
 				err = sh.exchange(cmd, want)
@@ -185,7 +155,7 @@ func (sh *shell) untilLost(t *testing.T, twin bankd.Card) (wait func()) {
 			if n == 20 {
 				close(under)
 			}
-			cmd := command(sh.id, n)
+			cmd := rig.Command(sh.id, n)
 			want, err := twin.Transmit(cmd, buf[:])
 			if err == nil {
 				err = sh.send(cmd)
@@ -196,7 +166,7 @@ func (sh *shell) untilLost(t *testing.T, twin bankd.Card) (wait func()) {
 			}
 			select {
 			case line := <-sh.Lines:
-				if line != output("R-APDU", want) {
+				if line != rig.Output("R-APDU", want) {
 					done <- fmt.Errorf("%s: command %x: got %q, want %x", sh.Name, cmd, line, want)
 					return
 				}
@@ -235,7 +205,7 @@ func (sh *shell) settle() error {
 		switch {
 		case err != nil:
 			return err
-		case line == output("R-APDU", unhex("6e00")): // class not supported
+		case line == rig.Output("R-APDU", unhex("6e00")): // class not supported
 			sh.late = false
 			return nil
 		case !strings.HasPrefix(line, "R-APDU: "):

@@ -47,10 +47,10 @@ func TestReload(t *testing.T) {
 	}
 
 	// Another card.
-	before := one.counts()
+	before := one.Counts()
 	one.becomes(3)
 	reload(first, rig.Reader(3), software)
-	if _, err := one.await(before, counts{atrs: 1, answers: 10}, soon); err != nil {
+	if _, err := one.Await(before, rig.Counts{ATRs: 1, Answers: 10}, soon); err != nil {
 		t.Error(err)
 	}
 	shows("the other reader", simulator.ReaderName(3), "CARD", "")
@@ -61,10 +61,10 @@ func TestReload(t *testing.T) {
 	reload(first, first, software)
 	s.await(s.bankd, "level=warning", `slot="B1:1"`, "line=2", simulator.ReaderName(0), "B1:0")
 	shows("a reader that is another slot's", "", "MAPPED", "which slot B1:0 has by line 1")
-	before = one.counts()
+	before = one.Counts()
 	one.becomes(1)
 	reload(specs...)
-	if _, err := one.await(before, counts{atrs: 1, answers: 10}, soon); err != nil {
+	if _, err := one.Await(before, rig.Counts{ATRs: 1, Answers: 10}, soon); err != nil {
 		t.Error(err)
 	}
 	shows("its first reader", simulator.ReaderName(1), "CARD", "")
@@ -135,7 +135,7 @@ func TestServerForgets(t *testing.T) {
 	s.remove(0)
 	s.await(users[0].sh.Proc, "server says: no bankd")
 	s.create(0, 20)
-	if _, err := users[0].await(counts{}, counts{atrs: 2}, soon); err != nil {
+	if _, err := users[0].Await(rig.Counts{}, rig.Counts{ATRs: 2}, soon); err != nil {
 		t.Error(err)
 	}
 	late := s.client(22).use(t, 2, pace)

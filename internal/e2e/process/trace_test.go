@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"remsim/internal/e2e/rig"
 	"remsim/internal/gsmtap/tshark"
 )
 
@@ -72,7 +73,7 @@ func TestTraces(t *testing.T) {
 		twin := twinOf(i)
 		list := []string{"02040400000000000000000001000000" + hex.EncodeToString(twin.ATR()), apdu + "ff00000000" + "6e00"}
 		for n := range commands {
-			cmd := command(i+1, n)
+			cmd := rig.Command(i+1, n)
 			answer, err := twin.Transmit(cmd, make([]byte, 258))
 			if err != nil {
 				t.Fatal(err)

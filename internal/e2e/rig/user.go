@@ -5,6 +5,7 @@ package rig
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,8 @@ type User struct {
 	twin    *softsim.Card // of the next ATR's card
 	err     error
 	counts  Counts
-	changed chan struct{} // closed when one of these is another
+	times   []time.Duration // of the commands answered since Lap
+	changed chan struct{}   // closed when one of these is another
 }
 
 // Counts are what has happened to a User.
@@ -52,6 +54,7 @@ func Use(sh *Proc, id int, twin *softsim.Card, pause, patience time.Duration) *U
 
 func (u *User) run(twin *softsim.Card) error {
 	for {
+		began := time.Now()
 		answered, err := u.command(&twin)
 		if err != nil {
 			return fmt.Errorf("%s: command %d: %w", u.sh.Name, u.sent, err)
@@ -59,6 +62,7 @@ func (u *User) run(twin *softsim.Card) error {
 		u.change(func() {
 			if answered {
 				u.counts.Answers++
+				u.times = append(u.times, time.Since(began))
 			} else {
 				u.counts.Lost++
 			}
@@ -73,7 +77,7 @@ func (u *User) run(twin *softsim.Card) error {
 
 // command sends one command to a card like twin, and reports whether it was answered.
 func (u *User) command(twin **softsim.Card) (answered bool, err error) {
-	cmd := command(u.id, u.sent)
+	cmd := Command(u.id, u.sent)
 	var buf [258]byte
 	want, err := (*twin).Transmit(cmd, buf[:])
 	if err != nil {
@@ -93,10 +97,10 @@ func (u *User) command(twin **softsim.Card) (answered bool, err error) {
 		select {
 		case line, ok := <-u.sh.Lines:
 			switch line {
-			case output("R-APDU", want):
+			case Output("R-APDU", want):
 				return true, nil
-			case output("SET_ATR", []byte{0x3b, 0x00}): // there is none yet
-			case output("SET_ATR", (*twin).ATR()): // those of all cards are the same
+			case Output("SET_ATR", []byte{0x3b, 0x00}): // there is none yet
+			case Output("SET_ATR", (*twin).ATR()): // those of all cards are the same
 				u.change(func() { *twin, u.counts.ATRs = u.twin, u.counts.ATRs+1 })
 				if err := (*twin).Reset(true); err != nil {
 					return false, err
@@ -114,10 +118,10 @@ func (u *User) command(twin **softsim.Card) (answered bool, err error) {
 	}
 }
 
-// command returns the n-th command of the traffic of a client: it reads the card's IMSI and authenticates
-// with RANDs that are used once in the whole test, so that the answer of another card, or to another
+// Command returns the n-th command of the traffic of a client: it reads the card's IMSI and authenticates
+// with RANDs that are used once by clients of different ids, so that the answer of another card, or to another
 // command, can't look right.
-func command(id, n int) []byte {
+func Command(id, n int) []byte {
 	switch n % 5 {
 	case 0: // SELECT DF.GSM
 		return []byte{0xa0, 0xa4, 0, 0, 2, 0x7f, 0x20}
@@ -133,8 +137,8 @@ func command(id, n int) []byte {
 	}
 }
 
-// output is a line of the shell: lower case, a blank after each byte.
-func output(word string, b []byte) string {
+// Output is a line of the shell: lower case, a blank after each byte.
+func Output(word string, b []byte) string {
 	var s strings.Builder
 	s.WriteString(word + ": ")
 	for _, x := range b {
@@ -159,6 +163,16 @@ func (u *User) Counts() Counts {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.counts
+}
+
+// Lap returns how long the commands took that were answered since the last Lap, in order of length.
+func (u *User) Lap() []time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	times := u.times
+	u.times = nil
+	slices.Sort(times)
+	return times
 }
 
 // Await waits until so much more has happened than at from, and returns how things are then.
