@@ -152,7 +152,7 @@ func newMirror(f *Feed) *mirror {
 	}
 }
 
-func mirrorKey(m Slotmap) string { return fmt.Sprint(m.Map, m.Created.UnixNano()) }
+func mirrorKey(m Slotmap) string { return fmt.Sprint(m.Map, m.Seq) }
 
 // read applies what has happened.
 func (v *mirror) read() error {
@@ -227,7 +227,7 @@ func (v *mirror) check(s *State) error {
 func TestMirror(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		steps := 0
-		for seed := range uint64(100 / min(slowness, 2)) {
+		for seed := range uint64(300 / min(slowness, 2)) {
 			m := newModel(seed)
 			v := newMirror(m.s.Feed())
 			for range m.rnd.IntN(500) {

@@ -15,6 +15,7 @@ import (
 // A Slotmap is what State knows of one map at a moment.
 type Slotmap struct {
 	slot.Map
+	Seq     uint64 // ascending in the order of creation; it tells maps of the same two slots apart
 	State   MapState
 	Created time.Time // when it was asked for, or found at its bankd
 	Changed time.Time // when it entered State
@@ -86,7 +87,7 @@ func (p *clientPeer) view() Client {
 }
 
 func (m *mapping) view() Slotmap {
-	return Slotmap{m.Map, m.state, m.created.time(), m.changed.time(), m.deleted.time(), m.adopted, m.owed, m.lastError}
+	return Slotmap{m.Map, m.seq, m.state, m.created.time(), m.changed.time(), m.deleted.time(), m.adopted, m.owed, m.lastError}
 }
 
 // Slotmaps returns all maps in the order of their creation, those included that are leaving.
