@@ -226,6 +226,7 @@ func (b *bench) crowd() error {
 	if err != nil {
 		return err
 	}
+	c.watchCards(clients)
 
 	server.Kill()
 	if err := c.await("no peer is connected", func(n swarm.Standing) bool { return n.Banks+n.Clients == 0 }); err != nil {
@@ -257,7 +258,7 @@ func (b *bench) crowd() error {
 		[]string{fmt.Sprintf("%d maps in a bulk: all ACTIVE", clients), fmt.Sprintf("%s, %.0f a second", seconds(active), float64(clients)/active.Seconds())},
 		[]string{"… all clients have their cards", seconds(carded)},
 		[]string{"server's memory then", perPeer(mapped)},
-		[]string{"killed and started: all peers back, all maps ACTIVE", seconds(back)},
+		[]string{"killed and started: all peers back, all maps ACTIVE", fmt.Sprintf("%s; %d clients without a card meanwhile", seconds(back), clients-c.fewest)},
 		[]string{"server's memory then", perPeer(again)},
 	)
 	fmt.Fprintf(b.out, "The server has a file; the peers are remsim's own, in %d processes of `remsim-simulator swarm --idle` on the same processors.\n\n", processes)
@@ -266,8 +267,15 @@ func (b *bench) crowd() error {
 
 // A crew are swarms, by what they report.
 type crew struct {
-	mu   sync.Mutex
-	last []swarm.Report
+	mu     sync.Mutex
+	last   []swarm.Report
+	fewest int // clients with cards that there were since watchCards
+}
+
+func (c *crew) watchCards(now int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fewest = now
 }
 
 // follow reads what a swarm reports.
@@ -294,6 +302,7 @@ func (c *crew) await(what string, ok func(swarm.Standing) bool) error {
 		for _, r := range c.last {
 			n.Banks, n.Clients, n.Cards = n.Banks+r.Banks, n.Clients+r.Clients, n.Cards+r.Cards
 		}
+		c.fewest = min(c.fewest, n.Cards)
 		c.mu.Unlock()
 		switch {
 		case ok(n):

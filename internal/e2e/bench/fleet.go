@@ -9,34 +9,26 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
-	"remsim/internal/bankd"
-	"remsim/internal/client"
 	"remsim/internal/e2e/rig"
 	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 )
 
-// The cost of maps from the request until their bankds serve them, with a store in memory and in a file; and the restart of a
-// server with many peers. Bankds and clients are in this process, the server is one of its own.
+// The cost of maps from the request until their bankds serve them, with a store in memory and in a file. Bankds are in
+// this process, the server is one of its own.
 
 const (
-	singles    = 1000   // maps that are made one by one
-	bulkMaps   = 20_000 // in one request
-	perBank    = 1000   // slots of each bankd
-	fleetBanks = bulkMaps / perBank
-	fleet      = 2000 // clients
-	allIDs     = (slot.Max + 1) * (slot.Max + 1)
+	singles  = 1000   // maps that are made one by one
+	bulkMaps = 20_000 // in one request
+	perBank  = 1000   // slots of each bankd
+	allIDs   = (slot.Max + 1) * (slot.Max + 1)
 )
 
 // A storing is a kind of store of the server.
@@ -280,172 +272,4 @@ func (b *bench) many() error {
 	return nil
 }
 
-// restart measures how long it takes until all is as it was when a server is killed that has many maps, bankds and
-// clients, and whether a session suffers.
-func (b *bench) restart() error {
-	rows := [][]string{{"store", "first start", "killed and started: all ACTIVE", "and all clients told", "sessions cut", "server's memory"}}
-	for i := range 2 {
-		row, err := b.restartWith(i)
-		b.stop()
-		if err != nil {
-			return err
-		}
-		rows = append(rows, row)
-	}
-	table(b.out, rows...)
-	fmt.Fprintf(b.out, "%d maps at %d bankds and %d clients with sessions, all of them remsim's own, in one process beside the server's. First start is from\n"+
-		"nothing until all clients have their cards. Who has lost its server comes back after 0 s three times, then after 1 s.\n\n", bulkMaps, fleetBanks, fleet)
-	return nil
-}
-
-func (b *bench) restartWith(i int) ([]string, error) {
-	kinds, _, err := b.storings()
-	if err != nil {
-		return nil, err
-	}
-	kind := kinds[i]
-	start := func() (*rig.Proc, error) {
-		return b.start("listening for RSPRO", "remsim-server", append(kind.args, "-d", "DRSPRO,info")...)
-	}
-	begin := time.Now()
-	p, err := start()
-	if err != nil {
-		return nil, err
-	}
-	if err := newAPI().Bulk(bulkOf(0, bulkMaps)); err != nil {
-		return nil, err
-	}
-	f := &ships{bench: b, with: make(chan struct{}, fleet)}
-	if err := f.sail(); err != nil {
-		return nil, err
-	}
-	if err := awaitActive(bulkMaps); err != nil {
-		return nil, err
-	}
-	first := time.Since(begin)
-
-	p.Kill()
-	begin = time.Now()
-	if p, err = start(); err != nil {
-		return nil, err
-	}
-	if err := awaitActive(bulkMaps); err != nil {
-		return nil, err
-	}
-	active := time.Since(begin)
-	if err := awaitTold(fleet); err != nil {
-		return nil, err
-	}
-	told := time.Since(begin)
-	return []string{kind.name, seconds(first), seconds(active), seconds(told), fmt.Sprint(f.cut.Load()), resident(p)}, nil
-}
-
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
-
-// awaitTold waits until so many clients were told their bankd and have answered.
-func awaitTold(n int) error {
-	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		var list struct {
-			Clients []struct {
-				Told *struct{ Answer *string }
-			}
-		}
-		if err := newAPI().Get("/api/v2/clients", &list); err != nil {
-			return err
-		}
-		have := 0
-		for _, c := range list.Clients {
-			if c.Told != nil && c.Told.Answer != nil && *c.Told.Answer == "ok" {
-				have++
-			}
-		}
-		switch {
-		case have == n:
-			return nil
-		case time.Now().After(end):
-			return fmt.Errorf("%d of %d clients are told", have, n)
-		}
-	}
-}
-
-// Ships are the bankds and clients of a fleet.
-type ships struct {
-	*bench
-	with chan struct{} // an element for each client that has its card
-	cut  atomic.Int64  // sessions
-}
-
-// sail starts them all and waits until the clients have their cards.
-func (f *ships) sail() error {
-	dir, err := os.MkdirTemp("", "remsim-bench-")
-	if err != nil {
-		return err
-	}
-	f.started = append(f.started, killer(func() { os.RemoveAll(dir) }))
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	log.SetLevel(logrus.PanicLevel)
-	var crew sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	f.started = append(f.started, killer(func() { cancel(); crew.Wait() }))
-	for id := range uint16(fleetBanks) {
-		var lines strings.Builder
-		for nr := range perBank {
-			fmt.Fprintf(&lines, "%d,%d,softsim:\n", id, nr)
-		}
-		file := filepath.Join(dir, fmt.Sprintf("slots%d.csv", id))
-		if err := os.WriteFile(file, []byte(lines.String()), 0o644); err != nil {
-			return err
-		}
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 20000+id)
-		crew.Go(func() {
-			_ = bankd.Run(ctx, bankd.Config{
-				Server: "127.0.0.1:9998", BankID: id, NumSlots: perBank, Listen: addr.String(), Advertise: addr, SlotsFile: file,
-			}, bankd.Env{Net: link.TCP(), Log: log, Softsim: plainCards{}})
-		})
-	}
-	for i := range fleet {
-		m := &sailor{ships: f}
-		core := client.New(client.Config{
-			ServerHost: "127.0.0.1", ServerPort: 9998, Slot: place(i * (bulkMaps / fleet)).Client, ATR: []byte{0x3b, 0x00},
-		}, client.Env{Net: link.TCP(), Log: log}, m)
-		crew.Go(func() { core.Run(ctx) })
-	}
-	late := time.After(3 * time.Minute)
-	for i := range fleet {
-		select {
-		case <-f.with:
-		case <-late:
-			return fmt.Errorf("%d of %d clients have their cards", i, fleet)
-		}
-	}
-	return nil
-}
-
-// A sailor is the modem of a client.
-type sailor struct {
-	modem
-	*ships
-	had bool
-}
-
-// ATR implements client.Frontend.
-func (m *sailor) ATR(_ context.Context, _ []byte, card bool) {
-	if card && !m.had {
-		m.had = true
-		m.with <- struct{}{}
-	}
-}
-
-// Remove implements client.Frontend.
-func (m *sailor) Remove(context.Context) { m.cut.Add(1) }
-
-// plainCards are cards that only are there.
-type plainCards struct{}
-
-func (plainCards) Check(bankd.Slot) error                               { return nil }
-func (plainCards) Open(context.Context, bankd.Slot) (bankd.Card, error) { return plainCards{}, nil }
-func (plainCards) ATR() []byte                                          { return []byte{0x3b, 0x02, 0x14, 0x50} }
-func (plainCards) Transmit(_, buf []byte) ([]byte, error)               { return append(buf[:0], 0x90, 0x00), nil }
-func (plainCards) Reset(bool) error                                     { return nil }
-func (plainCards) Close() error                                         { return nil }

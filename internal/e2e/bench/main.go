@@ -68,7 +68,6 @@ func (b *bench) run() error {
 		{"Slot maps", (*bench).maps},
 		{"From request to bankd", (*bench).active},
 		{"Many maps", (*bench).many},
-		{"A server that is restarted", (*bench).restart},
 		{"Sixteen slots at once", (*bench).sixteen},
 		{"A crowd", (*bench).crowd},
 		{"Size and start", (*bench).footprint},

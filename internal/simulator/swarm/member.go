@@ -18,8 +18,18 @@ import (
 	"remsim/internal/slot"
 )
 
-// clientsPerAddr is how many clients share an address on loopback, which has some 28,000 ports.
-const clientsPerAddr = 20_000
+// clientsPerAddr is how many clients share an address on loopback. It has some 28,000 ports, but when a third of them is taken a
+// system already searches long for one that is free.
+const clientsPerAddr = 2000
+
+// source returns where client number i comes from on loopback, 127.0.0.1 and up; the system's choice for the first ones.
+func source(i int) (a netip.Addr) {
+	const perByte = 250
+	if n := i / clientsPerAddr; n > 0 {
+		a = netip.AddrFrom4([4]byte{127, 0, byte(n / perByte), byte(1 + n%perByte)})
+	}
+	return a
+}
 
 // A member is one client of the swarm, with its modem.
 type member struct {
@@ -37,10 +47,7 @@ type member struct {
 
 func newMember(s *swarm, i int) *member {
 	m := &member{s: s, id: clientSlot(i)}
-	m.net.meter = &s.meter
-	if n := i / clientsPerAddr; n > 0 {
-		m.net.from = netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + n)})
-	}
+	m.net.meter, m.net.from = &s.meter, source(i)
 	host, port, _ := net.SplitHostPort(s.Server) // looked at when the command line was
 	nr, _ := strconv.ParseUint(port, 10, 16)
 	m.core = client.New(client.Config{

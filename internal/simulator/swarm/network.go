@@ -27,7 +27,7 @@ type network struct {
 func (n *network) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	var nc net.Conn
 	var err error
-	if n.from.IsValid() && to.Addr().IsLoopback() {
+	if n.from.IsValid() && to.Addr().Is4() && to.Addr().IsLoopback() {
 		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(n.from, 0))}
 		nc, err = d.DialContext(ctx, "tcp", to.String())
 	} else {

@@ -19,6 +19,7 @@ import (
 	"remsim/internal/link"
 	"remsim/internal/server"
 	"remsim/internal/server/rest"
+	"remsim/internal/slot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -104,6 +105,29 @@ func onServer(t *testing.T) Config {
 		Start: time.Minute, Settle: time.Minute, Interval: time.Second,
 		KeepAlive: link.KeepAlive{Interval: 2 * time.Second, Timeout: 2 * time.Second},
 		Log:       log, Peers: log, Out: io.Discard,
+	}
+}
+
+// TestSource: clients come from valid addresses on loopback, not too many from one.
+func TestSource(t *testing.T) {
+	users := map[netip.Addr]int{}
+	for i := range (slot.Max + 1) * (slot.Max + 1) {
+		a := source(i)
+		if a.IsValid() && (!a.IsLoopback() || a.As4()[3] == 0 || a.As4()[3] == 255) {
+			t.Fatalf("client %d comes from %v", i, a)
+		}
+		if users[a]++; users[a] > clientsPerAddr {
+			t.Fatalf("more than %d clients come from %v", clientsPerAddr, a)
+		}
+	}
+}
+
+// TestSources has clients connect that have addresses of their own.
+func TestSources(t *testing.T) {
+	c := onServer(t)
+	c.Client, c.Banks, c.Slots, c.Clients, c.TPDUs, c.Duration = 3*clientsPerAddr-2, 1, 4, 4, 50, time.Second
+	if err := Run(t.Context(), c); err != nil {
+		t.Error(err)
 	}
 }
 
