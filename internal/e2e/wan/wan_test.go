@@ -86,7 +86,7 @@ func TestBulk(t *testing.T) {
 			t.Parallel()
 			n, near, far := pair(t)
 			n.SetAll(q)
-			b := make([]byte, 1<<20)
+			b := make([]byte, 256<<10)
 			r := rand.NewChaCha8([32]byte{})
 			r.Read(b)
 			go func() {
