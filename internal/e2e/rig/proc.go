@@ -116,6 +116,11 @@ func (p *Proc) Stop() (int, error) {
 // Wait waits for the process's end and returns its exit status.
 func (p *Proc) Wait(d time.Duration) (int, error) {
 	p.drain()
+	return p.Exit(d)
+}
+
+// Exit is Wait for a process whose Lines somebody reads.
+func (p *Proc) Exit(d time.Duration) (int, error) {
 	select {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode(), nil

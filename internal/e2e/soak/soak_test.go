@@ -205,7 +205,7 @@ func (s *site) end(watched []*program, before map[*program]sample) {
 	if err := s.swarm.proc.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatalf("the swarm has ended: %s", tail(s.swarm.proc.Log()))
 	}
-	status, err := s.swarm.proc.Wait(settle + ready)
+	status, err := s.swarm.proc.Exit(settle + ready)
 	if err != nil || status != 0 {
 		s.t.Errorf("the swarm's status is %d, %v: %s", status, err, tail(s.swarm.proc.Log()))
 	}
