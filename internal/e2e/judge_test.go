@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"remsim/internal/client"
@@ -39,6 +40,7 @@ type judge struct {
 	wanted map[slot.Bank]slot.Client // as the server has confirmed
 	calm   map[slot.Client]trail     // of clients that had a map when all agreed last, or had none, and nobody meddled with
 	born   map[slot.Map]string       // when maps were created, as v2 tells
+	left   map[slot.Client]bool      // whose map ended since the server's start, so that they may have to be told
 }
 
 const (
@@ -68,7 +70,7 @@ type trail struct {
 }
 
 func newJudge(w *world) *judge {
-	return &judge{w: w, wanted: map[slot.Bank]slot.Client{}, calm: map[slot.Client]trail{}, born: map[slot.Map]string{}}
+	return &judge{w: w, wanted: map[slot.Bank]slot.Client{}, calm: map[slot.Client]trail{}, born: map[slot.Map]string{}, left: map[slot.Client]bool{}}
 }
 
 // bankOf returns where a client's card is.
@@ -102,6 +104,7 @@ func (j *judge) created(m slot.Map) {
 
 func (j *judge) removed(b slot.Bank) {
 	j.meddle(j.wanted[b])
+	j.left[j.wanted[b]] = true
 	delete(j.wanted, b)
 }
 
@@ -181,12 +184,13 @@ type (
 	clientsV2 struct {
 		Clients []struct {
 			Client struct{ ClientID, SlotNr uint16 }
-			Told   *struct {
-				Bank   struct{ BankID, SlotNr uint16 }
-				Bankd  *string
-				Answer *string
-			}
+			Told   *toldV2
 		}
+	}
+	toldV2 struct {
+		Bank   struct{ BankID, SlotNr uint16 }
+		Bankd  *string
+		Answer *string
 	}
 )
 
@@ -300,6 +304,31 @@ func (j *judge) sameMaps(id uint16, has map[slot.Bank]slot.Client) error {
 	return nil
 }
 
+// leftTold fails when a client whose map ended isn't connected, or hasn't answered to what it has to be told. A server that forgets and is
+// killed before that leaves no trace of the map, neither at a bankd nor at a back-end: the client doesn't say what it was told
+// by an earlier server (RSPRO has no message for that), so that the next one can't know that it has to be told anything.
+func (j *judge) leftTold() error {
+	synctest.Wait() // so that what is to be told to those who are here has been sent
+	var list clientsV2
+	if err := j.w.api.Get("/api/v2/clients", &list); err != nil {
+		return err
+	}
+	told := map[slot.Client]*toldV2{}
+	for _, c := range list.Clients {
+		told[slot.Client{ID: c.Client.ClientID, Slot: c.Client.SlotNr}] = c.Told
+	}
+	for c := range j.left {
+		t, here := told[c]
+		if !here {
+			return fmt.Errorf("the map of %v ended, and it isn't here", c)
+		}
+		if err := j.rightlyTold(c, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // clientsTold fails when a client isn't connected, or was told, or has understood, something else than its map.
 func (j *judge) clientsTold() error {
 	var list clientsV2
@@ -311,16 +340,8 @@ func (j *judge) clientsTold() error {
 	}
 	for _, c := range list.Clients {
 		who := slot.Client{ID: c.Client.ClientID, Slot: c.Client.SlotNr}
-		b, mapped := j.bankOf(who)
-		switch told := c.Told; {
-		case told != nil && (told.Answer == nil || *told.Answer != "ok"):
-			return fmt.Errorf("%v hasn't answered ok", who)
-		case mapped && (told == nil || told.Bankd == nil || told.Bank.BankID != b.ID || told.Bank.SlotNr != b.Slot):
-			return fmt.Errorf("%v has the card at %v and was told %+v", who, b, told)
-		case mapped && *told.Bankd != bankdAddr(b.ID)+":9999":
-			return fmt.Errorf("%v was told that bankd %d is at %s", who, b.ID, *told.Bankd)
-		case !mapped && told != nil && told.Bankd != nil:
-			return fmt.Errorf("%v has no card and was told %+v", who, told)
+		if err := j.rightlyTold(who, c.Told); err != nil {
+			return err
 		}
 	}
 	for who, m := range j.w.clients {
@@ -331,6 +352,22 @@ func (j *judge) clientsTold() error {
 		if core := m.core.Load(); core == nil || core.State() != want {
 			return fmt.Errorf("%v isn't %v", who, want)
 		}
+	}
+	return nil
+}
+
+// rightlyTold fails when a client was told, or has understood, something else than its map.
+func (j *judge) rightlyTold(who slot.Client, told *toldV2) error {
+	b, mapped := j.bankOf(who)
+	switch {
+	case told != nil && (told.Answer == nil || *told.Answer != "ok"):
+		return fmt.Errorf("%v hasn't answered ok", who)
+	case mapped && (told == nil || told.Bankd == nil || told.Bank.BankID != b.ID || told.Bank.SlotNr != b.Slot):
+		return fmt.Errorf("%v has the card at %v and was told %+v", who, b, told)
+	case mapped && *told.Bankd != bankdAddr(b.ID)+":9999":
+		return fmt.Errorf("%v was told that bankd %d is at %s", who, b.ID, *told.Bankd)
+	case !mapped && told != nil && told.Bankd != nil:
+		return fmt.Errorf("%v has no card and was told %+v", who, told)
 	}
 	return nil
 }

@@ -325,8 +325,8 @@ func (s *scenario) peace() {
 	}
 }
 
-// replaceServer kills a server that forgets everything, when no removal is left to do that nobody would
-// remember then, and makes the maps again as a back-end with a list of its own does.
+// replaceServer kills a server that forgets everything, when no removal is left to do, and no client to be told of one, that nobody
+// would remember then, and makes the maps again as a back-end with a list of its own does.
 func (s *scenario) replaceServer() {
 	s.repair()
 	s.do(func() {
@@ -338,6 +338,10 @@ func (s *scenario) replaceServer() {
 			}
 			return err
 		})
+		if err := within(settleWithin, s.leftTold); err != nil {
+			s.t.Error(err)
+		}
+		clear(s.left)
 		s.server.kill()
 		s.startServer()
 		for b, c := range s.wanted {
@@ -453,6 +457,7 @@ func (s *scenario) written(ops []rig.Op) {
 	for b, c := range before {
 		if s.wanted[b] != c {
 			s.meddle(c)
+			s.left[c] = true
 			delete(s.born, slot.Map{Bank: b, Client: c})
 		}
 	}

@@ -348,10 +348,13 @@ var someBankd = netip.AddrPortFrom(netip.IPv4Unspecified(), bankdPort)
 
 // outdate notes that the client of a map that ends may have been told of it.
 func (s *State) outdate(m *mapping) {
+	c := s.clients[m.Client]
 	if s.store == nil {
+		if m.inherited && (c == nil || c.peer == nil || c.peer.tells == 0) {
+			s.believed(Target{m.Bank, someBankd}, m.Client)
+		}
 		return
 	}
-	c := s.clients[m.Client]
 	if c == nil {
 		c = &client{slot: m.Client}
 		s.clients[m.Client] = c

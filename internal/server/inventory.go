@@ -61,6 +61,7 @@ func (s *State) listed(p *bankPeer, maps []slot.Map) []finding {
 	if fresh {
 		for _, pl := range b.places {
 			for _, m := range pl.maps {
+				m.inherited = m.inherited || !b.met && has[m.Map]
 				s.markClient(m.Client)
 			}
 			s.forget(pl, pl.listed(has))
@@ -98,6 +99,7 @@ func (s *State) encounter(b *bank, sm slot.Map, fresh bool) finding {
 	if why == "" {
 		s.byClient[m.Client] = m
 		pl.adopt(m, fresh)
+		m.inherited = true
 		return finding{Map: sm, adopted: true}
 	}
 	pl.owe(m)

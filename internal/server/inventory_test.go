@@ -726,3 +726,49 @@ func TestLogNamesPeer(t *testing.T) {
 		}
 	})
 }
+
+// TestEndedBeforeClientIsBack has a server that forgets start anew and end a map that a bankd had from before, while
+// the client, which an earlier server has told of it, isn't back yet: it is told that it has no bankd any more.
+func TestEndedBeforeClientIsBack(t *testing.T) {
+	m := pair(0, 7)
+	for _, c := range []struct {
+		name  string
+		begin func(f *fixture)
+	}{
+		{"adopted", func(f *fixture) {
+			f.tellingBankUp(1)
+			f.found(1, m)
+		}},
+		{"made anew before the bankd is back", func(f *fixture) {
+			f.create(m)
+			f.tellingBankUp(1)
+			f.found(1, m)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			c.begin(f)
+			f.delete(m.Bank)
+			f.expect(1, "-"+m.String())
+			f.answer(m.Bank, rspro.OK)
+			f.clientUp(m.Client)
+			f.expectTold(m.Client, noBankd(m.Bank))
+			f.clientDown(m.Client)
+			f.clientUp(m.Client)
+			f.expectSilence(m.Client)
+		})
+	}
+	t.Run("the bankd hadn't it", func(t *testing.T) {
+		f := newFixture(t)
+		f.create(m)
+		f.tellingBankUp(1)
+		f.found(1)
+		f.expect(1, "+"+m.String())
+		f.answer(m.Bank, rspro.OK)
+		f.delete(m.Bank)
+		f.expect(1, "-"+m.String())
+		f.answer(m.Bank, rspro.OK)
+		f.clientUp(m.Client)
+		f.expectSilence(m.Client)
+	})
+}

@@ -58,7 +58,8 @@ type mapping struct {
 	owed bool
 	// adopted: nobody has asked for it since the server's start.
 	adopted bool
-	// inherited: it was stored before the server's start, so that it isn't known whether its client was told of it.
+	// inherited: it was stored before the server's start, or its bankd had it then, so that it isn't known whether
+	// its client was told of it.
 	inherited bool
 	// refused: the bankd said no on this connection; it is asked again on the next.
 	refused bool
