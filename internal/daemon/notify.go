@@ -64,11 +64,15 @@ func (m *Manager) Close() {
 	}
 }
 
+// tellTimeout is how long the manager has to take a message. One that hangs with a full queue mustn't keep the program from ending.
+const tellTimeout = time.Second
+
 // tell sends assignments.
 func (m *Manager) tell(lines ...string) {
 	if m == nil {
 		return
 	}
+	_ = m.socket.SetWriteDeadline(time.Now().Add(tellTimeout)) // of a closed one Write says so
 	if _, err := m.socket.Write([]byte(strings.Join(lines, "\n"))); err != nil {
 		m.log.WithError(err).Warn("the service manager wasn't told")
 	}

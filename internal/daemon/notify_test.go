@@ -117,6 +117,31 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// A manager that takes nothing any more doesn't keep the program from ending.
+func TestManagerHangs(t *testing.T) {
+	_, addr := listen(t, false)
+	m := managed(t, addr, "", "")
+	for err := error(nil); err == nil; {
+		m.socket.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err = m.socket.Write([]byte("STATUS=more")); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	m.socket.SetWriteDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.Follow(ctx, Health{Status: func() string { return "" }})
+	}()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("it waits for its manager")
+	}
+}
+
 func monotonic(t *testing.T) int64 {
 	t.Helper()
 	n, err := monotonicUsec()
