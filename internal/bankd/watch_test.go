@@ -104,9 +104,10 @@ func TestHealth(t *testing.T) {
 		if got, want := h.Status(), "connected to the server; 1 of 8 slots mapped, 0 with a card in use, 1 failed; 1 calls to cards hang"; got != want {
 			t.Errorf("status %q, want %q", got, want)
 		}
+		r.cards[0].set(func(c *reader) { c.failWith = errors.New("too late") })
 		release()
 		synctest.Wait()
-		if v := r.running.Stats(); v.Abandoned != 1 || v.Hanging != 0 {
+		if v := r.running.Stats(); v.Abandoned != 1 || v.Hanging != 0 || v.TransmitErrors != 0 {
 			t.Errorf("%+v", v)
 		}
 

@@ -352,7 +352,9 @@ func (w *worker) serve(c *conn) {
 			}
 		}
 		goes := w.finish(c, j, r, err)
-		w.d.counts.job(j, took, err)
+		if goes { // or else it was counted when it was abandoned
+			w.d.counts.job(j, took, err)
+		}
 		switch { // traced when the client waits no more
 		case err != nil:
 			return
