@@ -280,8 +280,10 @@ func (c *crew) watchCards(now int) {
 
 // follow reads what a swarm reports.
 func (c *crew) follow(p *rig.Proc) {
+	c.mu.Lock()
 	i := len(c.last)
 	c.last = append(c.last, swarm.Report{})
+	c.mu.Unlock()
 	go func() {
 		for line := range p.Lines {
 			var r swarm.Report
