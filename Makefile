@@ -33,8 +33,8 @@ help:
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
-	@echo 'make soak     SCENARIOS=$(SCENARIOS) random ones of faults, from SEED=N on; CYCLES=$(CYCLES) times a card is'
-	@echo '              put into a remote PC/SC reader and taken out'
+	@echo 'make soak     real programs under a swarm with faults for DURATION=$(DURATION); SCENARIOS=$(SCENARIOS) random ones of'
+	@echo '              faults, from SEED=N on; CYCLES=$(CYCLES) times a card is put into a remote PC/SC reader and taken out'
 	@echo 'make install  what make build has made, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
 
