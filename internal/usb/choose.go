@@ -81,11 +81,11 @@ func (f Filter) Choose(devices []Device) (Target, error) {
 	case len(errs) > 0:
 		return Target{}, fmt.Errorf("no card emulator to use: %s", strings.Join(errs, "; "))
 	}
-	return Target{}, f.none(devices)
+	return Target{}, f.None(devices)
 }
 
-// none says that f means no device, and what others there are.
-func (f Filter) none(devices []Device) error {
+// None returns the error that f means no device, which names those there are.
+func (f Filter) None(devices []Device) error {
 	var list []string
 	for _, d := range devices {
 		list = append(list, d.String())

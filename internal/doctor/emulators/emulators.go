@@ -39,15 +39,7 @@ func Check(r *doctor.Report, h Host, f *usb.Filter) {
 		}
 	}
 	if len(targets) == 0 && len(unfit) == 0 && f == nil {
-		var list []string
-		for _, d := range devices {
-			list = append(list, d.String())
-		}
-		there := "no USB device is attached"
-		if len(list) > 0 {
-			there = "attached are " + strings.Join(list, ", ")
-		}
-		r.Bad(fmt.Errorf("no card emulator of a kind that is known: %s", there),
+		r.Bad(usb.Filter{}.None(devices),
 			"is it plugged in and powered? Devices of other kinds can be named by --usb-vendor and --usb-product")
 	}
 	for _, err := range unfit {
