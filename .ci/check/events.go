@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -88,6 +89,8 @@ func (t *tally) finish(e event, p *run) {
 		default:
 			failed++
 			fmt.Fprintf(&report, "%s (%s)\n%s", name, state, p.output[name])
+			t.reasons = append(t.reasons, fmt.Sprintf("%s %s (%s)", e.Package, name, state))
+			t.reasons = append(t.reasons, said(p.output[name].String())...)
 		}
 	}
 	if e.Action == "fail" {
@@ -105,6 +108,19 @@ func (t *tally) finish(e event, p *run) {
 	}
 	t.line(verdict, e.Package, what, time.Duration(e.Elapsed*float64(time.Second)))
 	io.WriteString(t.w, report.String())
+}
+
+// A reason is a line that a test has written, rather than a program that it ran.
+var reason = regexp.MustCompile(`^\s*\w+_test\.go:\d+: |^panic: `)
+
+// said returns the first lines of a test's output that may say why it failed.
+func said(output string) (reasons []string) {
+	for line := range strings.Lines(output) {
+		if reason.MatchString(line) && len(reasons) < 5 {
+			reasons = append(reasons, "    "+strings.TrimSpace(line))
+		}
+	}
+	return reasons
 }
 
 // unfinished counts the packages of which no end was seen.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,10 @@ func TestRead(t *testing.T) {
 				t.Errorf("output %q should have %q and not %q", &b, tt.shows, tt.hides)
 			}
 		})
+	}
+	got := said("log\n    b_test.go:1: wrong\n        more\npanic: oh\n")
+	if want := []string{"    b_test.go:1: wrong", "    panic: oh"}; !slices.Equal(got, want) {
+		t.Errorf("said %q, want %q", got, want)
 	}
 	if err := (&tally{w: new(bytes.Buffer)}).read(strings.NewReader("not JSON")); err == nil {
 		t.Error("no error for what isn't JSON")

@@ -53,6 +53,9 @@ func main() {
 		t.step(step{name: "build without cgo", env: "CGO_ENABLED=0", args: []string{"go", "build", "./..."}})
 		t.test(append([]string{"test", "-race", "-json"}, packages...))
 	}
+	for _, line := range t.reasons {
+		fmt.Println(line)
+	}
 	last := fmt.Sprintf("%d passed, %d failed\n", t.passed, t.failed)
 	err := os.WriteFile(".cache/tally", []byte(last), 0o644)
 	if err != nil {
@@ -68,6 +71,7 @@ func main() {
 type tally struct {
 	w              io.Writer
 	passed, failed int
+	reasons        []string // of the tests that failed, told once more at the end, where they are found
 }
 
 // step runs a command that is one check.
