@@ -25,7 +25,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
-	@echo 'make man      the manual pages and completions, and doc/manual.md, from the programs'"'"' help'
+	@echo 'make man      the manual pages and completions, and doc/programs.md, from the programs'"'"' help'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
 	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'

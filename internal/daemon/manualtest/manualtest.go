@@ -17,7 +17,7 @@ import (
 )
 
 // Check checks that each option of a program, which is what command returns, stands in its manual page and in
-// doc/manual.md with something about it, that doc/manual.md is what the program says, that
+// doc/programs.md with something about it, that doc/programs.md is what the program says, that
 // mandoc finds nothing wrong with the page, and that there are completions.
 func Check(t *testing.T, command func() *cobra.Command) {
 	p := program{T: t, command: command}
@@ -35,7 +35,7 @@ func Check(t *testing.T, command func() *cobra.Command) {
 				t.Errorf("%s: --%s is not in the manual page", c.CommandPath(), f.Name)
 			}
 			if !strings.Contains(doc, "\n| "+name+"`") && !strings.Contains(doc, "\n| "+name+" ") {
-				t.Errorf("%s: --%s is not in doc/manual.md", c.CommandPath(), f.Name)
+				t.Errorf("%s: --%s is not in doc/programs.md", c.CommandPath(), f.Name)
 			}
 			if len(f.Usage) < 8 {
 				t.Errorf("%s: --%s: %q says too little", c.CommandPath(), f.Name, f.Usage)
@@ -78,21 +78,21 @@ func (p *program) ask(args ...string) string {
 	return out.String()
 }
 
-// doc returns doc/manual.md.
+// doc returns doc/programs.md.
 func (p *program) doc() string {
 	p.Helper()
-	file, err := os.ReadFile("../../doc/manual.md")
+	file, err := os.ReadFile("../../doc/programs.md")
 	if err != nil {
 		p.Fatal(err)
 	}
 	return string(file)
 }
 
-// inDoc checks that doc/manual.md has text.
+// inDoc checks that doc/programs.md has text.
 func (p *program) inDoc(text string) {
 	p.Helper()
 	if !strings.Contains(p.doc(), text) {
-		p.Errorf("doc/manual.md isn't up to date, run make man; this is missing:\n%s", text)
+		p.Errorf("doc/programs.md isn't up to date, run make man; this is missing:\n%s", text)
 	}
 }
 
