@@ -21,11 +21,12 @@ UDEVDIR       ?= $(PREFIX)/lib/udev/rules.d
 # The version is a constant of the programs, so git isn't asked.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: help build man driver demo test test-faults bench lint fuzz soak install install-driver clean
+.PHONY: help build man driver doc demo test test-faults bench lint fuzz soak install install-driver clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
 	@echo 'make man      the manual pages and completions, and doc/programs.md, from the programs'"'"' help'
+	@echo 'make doc      the manual, as HTML and PDF, in bin/doc/'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
 	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'
@@ -49,6 +50,10 @@ driver:
 	CGO_ENABLED=1 go build -buildmode=c-shared -o '$(BUNDLE)/Contents/Linux/libifd_remsim_client.so' ./cmd/remsim-ifd
 	@rm -f '$(BUNDLE)/Contents/Linux/libifd_remsim_client.h'
 	@install -m 644 contrib/pcsc/Info.plist contrib/pcsc/PkgInfo '$(BUNDLE)/Contents'
+
+doc:
+	@contrib/install-deps doc
+	@contrib/book
 
 demo:
 	@contrib/install-deps $(if $(PCSC),pcsc,demo)
