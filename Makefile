@@ -18,13 +18,33 @@ BUNDLE        ?= bin/ifd-remsim-client.bundle
 # Where udev looks for rules when PREFIX is /usr or /usr/local.
 UDEVDIR       ?= $(PREFIX)/lib/udev/rules.d
 
-# The version is a constant of the programs, so git isn't asked.
+# What the programs are built from, for --version: git's commit, and when it was made in seconds. A tar ball has that in
+# internal/daemon/version.go; where neither is known, a Debian package's build knows the date. git is told where the
+# repository is, so that it takes no other, nor asks whose it is.
+GIT    := git --git-dir=.git --work-tree=.
+SOURCE  = $(shell if [ -e .git ]; then $(GIT) log -1 --no-show-signature \
+	--format="%H$$(GIT_OPTIONAL_LOCKS=0 $(GIT) status --porcelain -uno | sed -n '1s/.*/-modified/p') %ct"; \
+	elif [ -n "$$SOURCE_DATE_EPOCH" ] && grep -q 'source = "$$Format' internal/daemon/version.go; then \
+	echo "unknown $$SOURCE_DATE_EPOCH"; fi)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: help build man driver doc demo test test-faults bench lint fuzz soak install install-driver clean
+# How programs for use are built: so that it doesn't matter where, and hardened, also without what dpkg-buildflags says. They are
+# linked by the C compiler, as Go's own linker knows not all of that.
+CPPFLAGS ?= -D_FORTIFY_SOURCE=2
+CFLAGS   ?= -g -O2 -fstack-protector-strong -Wformat -Werror=format-security
+LDFLAGS  ?= -Wl,-z,relro -Wl,-z,now
+GOLINK    = -buildid= $(if $(SOURCE),-X "remsim/internal/daemon.source=$(SOURCE)")
+GOBUILD   = CGO_ENABLED=1 CGO_CPPFLAGS='$(CPPFLAGS)' CGO_CFLAGS='$(CFLAGS)' \
+	go build -trimpath -ldflags='$(GOLINK) -linkmode=external "-extldflags=$(LDFLAGS)"'
+# Programs for routers and the like: no library is needed, not even C's, and no room taken for debuggers.
+STATIC       := remsim-server remsim-client-shell remsim-apitool
+STATIC_ARCHS ?= amd64 arm64 arm riscv64 mips mipsle
+
+.PHONY: help build man driver static doc demo test test-faults bench lint fuzz soak install install-driver clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
+	@echo 'make static   programs that need no library, in bin/static/, for STATIC_ARCHS="$(STATIC_ARCHS)"'
 	@echo 'make man      the manual pages and completions, and doc/programs.md, from the programs'"'"' help'
 	@echo 'make doc      the manual, as HTML and PDF, in bin/doc/'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
@@ -41,15 +61,24 @@ help:
 
 build man:
 	@contrib/install-deps build
-	CGO_ENABLED=1 go build -o bin/ $$(go list ./cmd/... | grep -v '/remsim-ifd$$')
+	$(GOBUILD) -buildmode=pie -o bin/ $$(go list ./cmd/... | grep -v '/remsim-ifd$$')
 	@$(MAKE) --no-print-directory driver
 	@contrib/manuals
 
 # The PC/SC driver is a library in a bundle, not a program.
 driver:
-	CGO_ENABLED=1 go build -buildmode=c-shared -o '$(BUNDLE)/Contents/Linux/libifd_remsim_client.so' ./cmd/remsim-ifd
+	$(GOBUILD) -buildmode=c-shared -o '$(BUNDLE)/Contents/Linux/libifd_remsim_client.so' ./cmd/remsim-ifd
 	@rm -f '$(BUNDLE)/Contents/Linux/libifd_remsim_client.h'
 	@install -m 644 contrib/pcsc/Info.plist contrib/pcsc/PkgInfo '$(BUNDLE)/Contents'
+
+# mips has no PIE in Go, and a static one needs the C library; so these are neither.
+static:
+	@contrib/install-deps demo
+	@set -e; for arch in $(STATIC_ARCHS); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=7 GOMIPS=softfloat go build -trimpath -ldflags='-s -w $(GOLINK)' \
+			-o bin/static/$$arch/ $(STATIC:%=./cmd/%); \
+		echo "bin/static/$$arch: $(STATIC)"; \
+	done
 
 doc:
 	@contrib/install-deps doc

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -85,7 +86,8 @@ func prepare(cmd *cobra.Command, running *bool) {
 	complete(cmd)
 	if !cmd.HasParent() {
 		cmd.Version = Version()
-		cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+		info, _ := debug.ReadBuildInfo()
+		cmd.SetVersionTemplate(versionText(cmd.Name(), source, info))
 		VersionFlag(cmd.Flags(), "V")
 		if cmd.HasSubCommands() {
 			cmd.SetHelpCommand(helpCommand())

@@ -206,7 +206,7 @@ func VersionFlag(fs *pflag.FlagSet, short string) {
 	if fs.ShorthandLookup(short) != nil {
 		short = ""
 	}
-	fs.BoolP("version", short, false, "say which version this is")
+	fs.BoolP("version", short, false, "say which version this is, and what it was built from")
 	if short == "V" {
 		markCommon(fs, "version")
 	}

@@ -230,7 +230,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 	for _, arg := range []string{"-V", "--version"} {
 		_, status, out, errOut := execute(t, run, arg)
-		if status != 0 || out != "remsim-test "+Version()+"\n" || errOut != "" {
+		if status != 0 || !strings.HasPrefix(out, "remsim-test "+Version()+"\ncommit: ") || errOut != "" {
 			t.Errorf("%s: status %d, output %q, error %q", arg, status, out, errOut)
 		}
 	}
