@@ -79,7 +79,7 @@ a remsim-server names. A slots file says which reader a slot of the bank is.`,
 	}
 	o.flags(cmd, &cfg)
 	log.Flags(cmd.Flags(), true)
-	cmd.AddCommand(doctorCommand())
+	cmd.AddCommand(doctorCommand(), conditionCommand())
 	daemon.Manual(cmd, 8, manual, gsmtap.Manual, link.Manual, monitor.Manual)
 	return cmd
 }
@@ -98,7 +98,7 @@ func (o *options) flags(cmd *cobra.Command, cfg *bankd.Config) {
 	daemon.Uint16Var(fs, &o.bindPort, "bind-port", "P", 9999, 0, 65535, "port to listen on for clients; 0: any")
 	fs.StringVar(&o.advertise, "advertise", "", "`ADDR:PORT` where clients are told to connect (default where the server sees this bankd, port 9999)")
 	daemon.Uint16Var(fs, &o.maxConnections, "max-connections", "", 0, 1, 65535, "connections of clients at a time; one without a map makes room for a new one (default twice the slots, and 64)")
-	fs.StringVar(&cfg.SlotsFile, "slots-file", "bankd_pcsc_slots.csv", "`FILE` that says which reader a slot is")
+	fs.StringVar(&cfg.SlotsFile, "slots-file", "", "`FILE` that says which reader a slot is (default bankd_pcsc_slots.csv in the working directory, /etc/remsim or /etc/osmocom)")
 	daemon.DurationVar(fs, &cfg.CardTimeout, "card-timeout", "", 30*time.Second, time.Second, 10*time.Minute, "how long one call to a card may take; clients wait 35s at most")
 	fs.BoolVarP(&o.shared, "permit-shared-pcsc", "s", false, "let other programs use the cards, too, not exclusively")
 	cfg.KeepAlive.Flags(fs)
@@ -126,6 +126,9 @@ func (o *options) fill(cfg *bankd.Config) error {
 	cfg.Server = net.JoinHostPort(o.serverHost, strconv.Itoa(int(o.serverPort)))
 	cfg.Listen = net.JoinHostPort(o.bindIP, strconv.Itoa(int(o.bindPort)))
 	cfg.MaxConnections = int(o.maxConnections)
+	if cfg.SlotsFile == "" {
+		cfg.SlotsFile = findSlots(slotsDirs())
+	}
 	return nil
 }
 
