@@ -17,6 +17,11 @@ READERCONFDIR ?= $(PCSC_PREFIX)/etc/reader.conf.d
 BUNDLE        ?= bin/ifd-remsim-client.bundle
 # Where udev looks for rules when PREFIX is /usr or /usr/local.
 UDEVDIR       ?= $(PREFIX)/lib/udev/rules.d
+# Where systemd and polkit look, likewise. The units read /etc/default.
+SYSTEMDDIR    ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR   ?= $(PREFIX)/lib/sysusers.d
+DEFAULTDIR    ?= $(PCSC_PREFIX)/etc/default
+POLKITDIR     ?= $(if $(PCSC_PREFIX),$(PCSC_PREFIX),/usr)/share/polkit-1/rules.d
 
 # What the programs are built from, for --version: git's commit, and when it was made in seconds. A tar ball has that in
 # internal/daemon/version.go; where neither is known, a Debian package's build knows the date. git is told where the
@@ -40,7 +45,7 @@ GOBUILD   = CGO_ENABLED=1 CGO_CPPFLAGS='$(CPPFLAGS)' CGO_CFLAGS='$(CFLAGS)' \
 STATIC       := remsim-server remsim-client-shell remsim-apitool
 STATIC_ARCHS ?= amd64 arm64 arm riscv64 mips mipsle
 
-.PHONY: help build man driver static doc demo test test-faults bench lint fuzz soak install install-driver clean
+.PHONY: help build man driver static doc demo test test-faults bench lint fuzz soak install install-driver install-units clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
@@ -125,7 +130,7 @@ soak:
 	REMSIM_CYCLES='$(CYCLES)' go test -race -count 1 -timeout 0 -v -run '^TestCycles$$' ./internal/e2e/ifd
 
 # Doesn't build: root often has no Go in its PATH.
-install: install-driver
+install: install-driver install-units
 	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc' \
 		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana' '$(DESTDIR)$(UDEVDIR)'
@@ -154,6 +159,30 @@ install-driver:
 		ln -sfn ifd-remsim-client.bundle '$(DRIVERS)/libifd-osmo-remsim-client.bundle'; \
 	fi
 	@test -e '$(READERS)' || { sed 's,/usr/lib/pcsc/drivers,$(DRIVERDIR),' contrib/pcsc/reader.conf >'$(READERS)' && chmod 644 '$(READERS)'; }
+
+# Files of /etc/default that are there stay. The units answer to the names of the C suite's, unless those are there.
+install-units: UNITS = $(DESTDIR)$(SYSTEMDDIR)
+install-units: DEFAULTS = $(DESTDIR)$(DEFAULTDIR)
+install-units:
+	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(DOCDIR)/systemd'
+	@for unit in contrib/systemd/*.service; do \
+		name=$${unit##*/}; sed 's,/usr/bin/remsim,$(PREFIX)/bin/remsim,' "$$unit" >'$(UNITS)'/"$$name" && chmod 644 '$(UNITS)'/"$$name" || exit 1; \
+		case $$name in remsim-clients.service) continue;; esac; \
+		if [ -e '$(DESTDIR)/lib/systemd/system'/osmo-"$$name" ] && [ ! -L '$(DESTDIR)/lib/systemd/system'/osmo-"$$name" ]; then \
+			echo "make install: the C suite's osmo-$$name stays what it is" >&2; \
+		else \
+			ln -sfn "$$name" '$(UNITS)'/osmo-"$$name" || exit 1; \
+		fi; \
+	done
+	@for file in contrib/default/*; do \
+		to='$(DEFAULTS)'/"$${file##*/}"; \
+		[ -e "$$to" ] || { sed 's,/usr/share/doc/remsim-client-st2/examples,$(DOCDIR)/event-scripts,' "$$file" >"$$to" && chmod 644 "$$to"; } || exit 1; \
+	done
+	@for file in contrib/systemd/*.sysusers; do \
+		name=$${file##*/}; install -m 644 "$$file" '$(DESTDIR)$(SYSUSERSDIR)'/"$${name%.sysusers}.conf" || exit 1; \
+	done
+	install -m 644 contrib/polkit/remsim-bankd.rules '$(DESTDIR)$(POLKITDIR)'
+	install -m 644 contrib/systemd/event-scripts-as-root.conf '$(DESTDIR)$(DOCDIR)/systemd'
 
 clean:
 	rm -rf bin .cache
