@@ -142,9 +142,12 @@ func (s *State) believed(t Target, by slot.Client) {
 func (s *State) unhold(p *bankPeer) bool {
 	s.mu.Lock()
 	defer s.unlock()
-	was := p.held
+	if !p.held || !s.holdsBank(p) {
+		return false
+	}
 	p.held = false
-	return was
+	p.mark()
+	return true
 }
 
 // slotInfo is what is known of a bank slot besides its maps.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -48,36 +49,49 @@ type sessions struct {
 	strangers strangers
 }
 
-// A session is one connection on the RSPRO port.
+// A session is one connection on the RSPRO port. The read loop is the only goroutine that it always has, as most peers
+// are silent most of the time: one accepts its peer, and another is there while there is something to tell it.
 type session struct {
 	*sessions
-	conn  *link.Conn
-	hello chan rspro.PDU // capacity 1: the connect request
+	ctx  context.Context // of serve
+	conn *link.Conn
 	// what the read loop alone touches
 	greeted bool
 	maps    []slot.Map // that a bankd has told so far
 	mapsEnd bool       // that was the last of them
+	// late is due when the connect request is missing, or when the list of a bankd's maps is.
+	late *time.Timer
 	// peer is whom errorInd is about; nil before a peer is accepted.
 	peer atomic.Pointer[peer]
 	// bankd is the peer that tells what it has; nil for others and before it is accepted.
 	bankd atomic.Pointer[bankPeer]
+
+	greeting  sync.WaitGroup // who accepts the peer
+	leave     func()         // forgets the peer; nil: it wasn't accepted
+	comparing sync.WaitGroup // who tells the peer what it should know, until leave
 }
 
 // serve serves one connection until it ends.
 func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
 	addr := nc.RemoteAddr().String()
 	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": addr})
-	s := &session{sessions: ss, hello: make(chan rspro.PDU, 1)}
+	s := &session{sessions: ss, ctx: ctx}
 	s.conn = link.New(nc, link.Options{Listener: true, KeepAlive: ss.alive, Identity: ss.identity, Handle: s.handle, Log: log})
 	if oldest := ss.strangers.add(s.conn); oldest != nil {
 		oldest.Close(errCrowd)
 	}
-	accepted := make(chan bool, 1)
-	go func() { accepted <- s.run(ctx) }()
+	s.late = time.AfterFunc(identifyTimeout, func() { s.conn.Close(errUnidentified) })
 	err := s.conn.Run(ctx)
+	s.greeting.Wait()
+	s.late.Stop()
+	ss.strangers.remove(s.conn)
+	if s.leave != nil {
+		s.leave()
+		s.comparing.Wait()
+	}
 	log = s.conn.Log()
-	switch ok := <-accepted; {
-	case ok, ctx.Err() != nil:
+	switch {
+	case s.leave != nil, ctx.Err() != nil:
 		log.WithError(err).Info("connection ended")
 	case !s.greeted && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
 		// A port scan, a health check; who closes with our PING unread resets the connection.
@@ -98,7 +112,8 @@ func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
 	case *rspro.ConnectBankReq, *rspro.ConnectClientReq:
 		if !s.greeted {
 			s.greeted = true
-			s.hello <- pdu
+			s.late.Stop()
+			s.greeting.Go(func() { s.greet(pdu) })
 			return
 		}
 	case *rspro.BankSlotmapsInd:
@@ -178,32 +193,21 @@ func (s *session) slotInfo(p *bankPeer, pdu rspro.PDU, m *rspro.BankSlotInfoInd)
 	}
 }
 
-// run is the session: it waits for the connect request and then sends its peer what it
-// should know, until the connection ends. It reports whether the peer was accepted.
-func (s *session) run(ctx context.Context) bool {
-	defer s.strangers.remove(s.conn)
-	timer := time.NewTimer(identifyTimeout)
-	defer timer.Stop()
-	select {
-	case pdu := <-s.hello:
-		switch m := pdu.Msg.(type) {
-		case *rspro.ConnectBankReq:
-			return s.bank(ctx, pdu, m)
-		case *rspro.ConnectClientReq:
-			return s.client(ctx, pdu, m)
-		}
-	case <-timer.C:
-		s.conn.Close(errUnidentified)
-	case <-s.conn.Done():
+// greet answers the connect request.
+func (s *session) greet(pdu rspro.PDU) {
+	switch m := pdu.Msg.(type) {
+	case *rspro.ConnectBankReq:
+		s.bank(pdu, m)
+	case *rspro.ConnectClientReq:
+		s.client(pdu, m)
 	}
-	return false
 }
 
 // claim registers the session's peer by add, which returns the session that holds the
 // identity already, if any, with a function that forgets it. One that is alive
 // keeps the identity. The end of ctx is that of all sessions: nobody gets it any more.
-func (s *session) claim(ctx context.Context, add func() (holder, func())) bool {
-	for ctx.Err() == nil {
+func (s *session) claim(add func() (holder, func())) bool {
+	for s.ctx.Err() == nil {
 		old, drop := add()
 		if old == nil {
 			return true
@@ -219,12 +223,12 @@ func (s *session) claim(ctx context.Context, add func() (holder, func())) bool {
 		old.Close(errReplaced)
 		drop()
 	}
-	s.conn.Close(context.Cause(ctx))
+	s.conn.Close(context.Cause(s.ctx))
 	return false
 }
 
 // refuse answers the connect request req with a reason and leaves the peer the time to read it.
-func (s *session) refuse(req rspro.PDU, res rspro.Response, name string) bool {
+func (s *session) refuse(req rspro.PDU, res rspro.Response, name string) {
 	s.reply(req, res)
 	timer := time.NewTimer(refusedLinger)
 	defer timer.Stop()
@@ -233,7 +237,6 @@ func (s *session) refuse(req rspro.PDU, res rspro.Response, name string) bool {
 	case <-s.conn.Done():
 	}
 	s.conn.Finish(fmt.Errorf("refused as %s: %s", name, res.ResultCode()))
-	return false
 }
 
 // reply answers the connect request req.
@@ -259,55 +262,50 @@ func (s *session) newPeer(id rspro.ComponentIdentity, f rspro.Features) peer {
 	return peer{conn: s.conn, identity: id, addr: s.conn.RemoteAddr(), features: f}
 }
 
-// bank serves a bankd.
-func (s *session) bank(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectBankReq) bool {
+// bank accepts a bankd.
+func (s *session) bank(pdu rspro.PDU, req *rspro.ConnectBankReq) {
 	if req.Identity.Type != rspro.Bankd {
 		s.conn.Close(fmt.Errorf("connectBankReq of a %s", req.Identity.Type))
-		return false
+		return
 	}
 	p := &bankPeer{peer: s.newPeer(req.Identity, req.Features), bank: req.BankID, numSlots: req.NumSlots}
 	p.endpoint = endpoint(req.Endpoint, p.addr)
 	name := fmt.Sprintf("B%d", p.bank)
 	p.held = p.features.Has(rspro.BankState)
 	res := &rspro.ConnectBankRes{Identity: s.identity}
-	if !s.claim(ctx, func() (holder, func()) {
+	if !s.claim(func() (holder, func()) {
 		if old := s.state.addBank(p); old != nil {
 			return old.conn, func() { s.state.dropBank(old) }
 		}
 		return nil, nil
 	}) {
 		res.Result = rspro.IdentityInUse
-		return s.refuse(pdu, res, name)
+		s.refuse(pdu, res, name)
+		return
 	}
-	defer s.state.dropBank(p)
+	s.leave = func() { s.state.dropBank(p) }
 	log := s.welcome(&p.peer, name)
-	var late <-chan time.Time
 	if p.features.Has(rspro.BankState) {
 		// Told only to those who know it, so that others get what a C server says.
 		res.Features = rspro.BankState
 		s.bankd.Store(p)
-		timer := time.NewTimer(listTimeout)
-		defer timer.Stop()
-		late = timer.C
+		s.late = time.AfterFunc(listTimeout, func() {
+			if s.state.unhold(p) {
+				log.Warnf("hasn't told the maps it has within %s: all that are wanted are created", listTimeout)
+			}
+		})
 	}
 	// What the bankd is asked first is decided before it is told that it is accepted:
 	// whoever sees that sees its maps unacknowledged.
 	reqs := s.state.mapRequests(p)
 	s.reply(pdu, res)
-	for {
-		for _, q := range reqs {
-			s.ask(p, q, log)
-		}
-		select {
-		case <-p.wake:
-		case <-late:
-			if s.state.unhold(p) {
-				log.Warnf("hasn't told the maps it has within %s: all that are wanted are created", listTimeout)
-			}
-		case <-s.conn.Done():
-			return true
-		}
-		reqs = s.state.mapRequests(p)
+	s.askAll(p, reqs, log)
+	s.state.attend(&p.peer, &s.comparing, func() { s.askAll(p, s.state.mapRequests(p), log) })
+}
+
+func (s *session) askAll(p *bankPeer, reqs []mapRequest, log *logrus.Entry) {
+	for _, q := range reqs {
+		s.ask(p, q, log)
 	}
 }
 
@@ -338,48 +336,43 @@ func (s *session) ask(p *bankPeer, q mapRequest, log *logrus.Entry) {
 	})
 }
 
-// client serves a client.
-func (s *session) client(ctx context.Context, pdu rspro.PDU, req *rspro.ConnectClientReq) bool {
+// client accepts a client.
+func (s *session) client(pdu rspro.PDU, req *rspro.ConnectClientReq) {
 	if req.Identity.Type != rspro.Client {
 		s.conn.Close(fmt.Errorf("connectClientReq of a %s", req.Identity.Type))
-		return false
+		return
 	}
 	p := &clientPeer{peer: s.newPeer(req.Identity, req.Features)}
 	res := &rspro.ConnectClientRes{Identity: s.identity}
 	if req.Slot == nil {
-		if err := s.give(ctx, p); err != nil {
+		if err := s.give(p); err != nil {
 			s.conn.Log().WithFields(logrus.Fields{
 				"name": p.identity.Name, "serial": p.identity.HWSerialNr, "interface": p.identity.HWVersion,
 			}).WithError(err).Warn("no client slot can be given to a client that asks for one")
 			res.Result = rspro.IllegalClientID
-			return s.refuse(pdu, res, "client without a slot")
+			s.refuse(pdu, res, "client without a slot")
+			return
 		}
 	} else {
 		p.slot = *req.Slot
-		if !s.seat(ctx, p) {
+		if !s.seat(p) {
 			res.Result = rspro.IdentityInUse
-			return s.refuse(pdu, res, p.slot.String())
+			s.refuse(pdu, res, p.slot.String())
+			return
 		}
 	}
-	defer s.state.dropClient(p)
+	s.leave = func() { s.state.dropClient(p) }
 	log := s.welcome(&p.peer, p.slot.String())
 	s.reply(pdu, res)
 	if req.Slot == nil {
 		s.assign(p, log)
 	}
-	for {
-		select {
-		case <-p.wake:
-			s.tell(ctx, p, log)
-		case <-s.conn.Done():
-			return true
-		}
-	}
+	s.state.attend(&p.peer, &s.comparing, func() { s.tell(p, log) })
 }
 
 // seat has p be the client of its slot, unless one that is alive is.
-func (s *session) seat(ctx context.Context, p *clientPeer) bool {
-	return s.claim(ctx, func() (holder, func()) {
+func (s *session) seat(p *clientPeer) bool {
+	return s.claim(func() (holder, func()) {
 		if old := s.state.addClient(p); old != nil {
 			return old.conn, func() { s.state.dropClient(old) }
 		}
@@ -389,14 +382,14 @@ func (s *session) seat(ctx context.Context, p *clientPeer) bool {
 
 // give has p be the client of a slot of the pool: of the one that clients with its key have, and when one of those is connected
 // and alive, of the next instance's.
-func (s *session) give(ctx context.Context, p *clientPeer) error {
+func (s *session) give(p *clientPeer) error {
 	for key := keyOf(p.identity); ; key.Instance++ {
-		c, err := s.state.giveID(ctx, key)
+		c, err := s.state.giveID(s.ctx, key)
 		if err != nil {
 			return err
 		}
 		p.slot, p.key, p.waiting = c, key, true
-		if s.seat(ctx, p) {
+		if s.seat(p) {
 			return nil
 		}
 		select {
@@ -424,14 +417,14 @@ func (s *session) assign(p *clientPeer, log *logrus.Entry) {
 }
 
 // tell sends a client what it should use, when that isn't what it was told.
-func (s *session) tell(ctx context.Context, p *clientPeer, log *logrus.Entry) {
+func (s *session) tell(p *clientPeer, log *logrus.Entry) {
 	t, n := s.state.tell(p)
 	if n == 0 {
 		return
 	}
 	log = log.WithFields(logrus.Fields{"slot": t.Bank.String(), "bankd": t.Bankd.String()})
 	if !t.none() && s.state.outdated(p.slot) {
-		s.state.flush(ctx) //nolint:errcheck // a client that is told late is worse
+		s.state.flush(s.ctx) //nolint:errcheck // a client that is told late is worse
 	}
 	log.Info("told its bankd")
 	late := time.AfterFunc(answerTimeout, func() { log.Warnf("no configClientBankRes within %s", answerTimeout) })

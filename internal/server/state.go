@@ -171,13 +171,16 @@ func (t Target) none() bool { return t.Bankd.Port() == 0 }
 type peer struct {
 	name     string // "C23:0", "B1"
 	conn     holder
-	wake     chan struct{} // capacity 1: something the session should compare has changed
 	identity rspro.ComponentIdentity
 	addr     netip.AddrPort
 	features rspro.Features
 	since    time.Time
 
 	lastError string
+
+	marked    bool   // something the session should compare has changed
+	comparing bool   // the session compares
+	compare   func() // has it do so, in a goroutine of its own; nil: it doesn't yet
 }
 
 // A holder is the connection of a session that holds an identity.
@@ -186,11 +189,41 @@ type holder interface {
 	Close(error)
 }
 
+// mark has the session compare what p should know with what it was told.
 func (p *peer) mark() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
+	p.marked = true
+	p.rouse()
+}
+
+func (p *peer) rouse() {
+	if p.marked && !p.comparing && p.compare != nil {
+		p.comparing = true
+		p.compare()
 	}
+}
+
+// attend has compare be called whenever p is marked, one call at a time, until p is dropped: in a goroutine that is there only
+// while there is something to compare, and that running waits for.
+func (s *State) attend(p *peer, running *sync.WaitGroup, compare func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.compare = func() {
+		running.Go(func() {
+			for s.unmark(p) {
+				compare()
+			}
+		})
+	}
+	p.rouse()
+}
+
+// unmark reports whether p was marked. If not, its session doesn't compare any more.
+func (s *State) unmark(p *peer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.comparing = p.marked
+	p.marked = false
+	return p.comparing
 }
 
 // A bankPeer is the session of a bankd in State.
@@ -305,7 +338,7 @@ func (s *State) addBank(p *bankPeer) *bankPeer {
 	if b.peer != nil {
 		return b.peer
 	}
-	p.name, p.since, p.wake = fmt.Sprintf("B%d", p.bank), time.Now(), make(chan struct{}, 1)
+	p.name, p.since = fmt.Sprintf("B%d", p.bank), time.Now()
 	b.peer = p
 	s.counts.bankds.enter()
 	s.note(BankConnected, p)
@@ -403,7 +436,7 @@ func (s *State) addClient(p *clientPeer) *clientPeer {
 		c = &client{slot: p.slot}
 		s.clients[p.slot] = c
 	}
-	p.name, p.since, p.wake = p.slot.String(), time.Now(), make(chan struct{}, 1)
+	p.name, p.since = p.slot.String(), time.Now()
 	c.peer = p
 	s.counts.clients.enter()
 	if k, ok := s.given[p.slot]; ok && !p.waiting && keyOf(p.identity) == k.first() {
@@ -421,6 +454,9 @@ func (s *State) addClient(p *clientPeer) *clientPeer {
 func (s *State) agreed(p *clientPeer) {
 	s.mu.Lock()
 	defer s.unlock()
+	if c := s.clients[p.slot]; c == nil || c.peer != p {
+		return
+	}
 	p.waiting = false
 	s.note(ClientChanged, p)
 	p.mark()

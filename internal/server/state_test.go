@@ -787,10 +787,8 @@ func TestWake(t *testing.T) {
 			{"B1", &f.bankd[1].peer}, {"B2", &f.bankd[2].peer},
 			{"C7:0", &f.clients[cl(7, 0)].peer}, {"C8:0", &f.clients[cl(8, 0)].peer},
 		} {
-			select {
-			case <-p.wake:
+			if f.s.unmark(p.peer) {
 				woken = append(woken, p.name)
-			default:
 			}
 		}
 		f.requests(1)
