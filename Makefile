@@ -34,28 +34,31 @@ SOURCE  = $(shell if [ -e .git ]; then $(GIT) log -1 --no-show-signature \
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 # How programs for use are built: so that it doesn't matter where, and hardened, also without what dpkg-buildflags says. They are
-# linked by the C compiler, as Go's own linker knows not all of that.
+# linked by the C compiler, as Go's own linker knows not all of that. STRIP=1 leaves out what only debuggers need.
 CPPFLAGS ?= -D_FORTIFY_SOURCE=2
 CFLAGS   ?= -g -O2 -fstack-protector-strong -Wformat -Werror=format-security
 LDFLAGS  ?= -Wl,-z,relro -Wl,-z,now
-GOLINK    = -buildid= $(if $(SOURCE),-X "remsim/internal/daemon.source=$(SOURCE)")
+GOLINK    = -buildid= $(if $(STRIP),-s -w) $(if $(SOURCE),-X "remsim/internal/daemon.source=$(SOURCE)")
 GOBUILD   = CGO_ENABLED=1 CGO_CPPFLAGS='$(CPPFLAGS)' CGO_CFLAGS='$(CFLAGS)' \
 	go build -trimpath -ldflags='$(GOLINK) -linkmode=external "-extldflags=$(LDFLAGS)"'
 # Programs for routers and the like: no library is needed, not even C's, and no room taken for debuggers.
 STATIC       := remsim-server remsim-client-shell remsim-apitool
 STATIC_ARCHS ?= amd64 arm64 arm riscv64 mips mipsle
 
-.PHONY: help build man driver static doc demo test test-faults bench lint fuzz soak install install-driver install-units clean
+.PHONY: help build man driver static release doc demo test test-faults test-doc bench lint fuzz soak install install-driver install-units clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
 	@echo 'make static   programs that need no library, in bin/static/, for STATIC_ARCHS="$(STATIC_ARCHS)"'
+	@echo 'make release  tar balls and Debian packages of the last commit for amd64, arm64, armhf, those of make static, SHA256SUMS;'
+	@echo '              in bin/release/, each of them started once'
 	@echo 'make man      the manual pages and completions, and doc/programs.md, from the programs'"'"' help'
 	@echo 'make doc      the manual, as HTML and PDF, in bin/doc/'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
 	@echo 'make test     all checks and tests'
 	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'
 	@echo 'make test-faults  those in which lines are cut, programs killed and disks full, with what they have measured'
+	@echo 'make test-doc all commands of the manual and of README.md, as they stand there'
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
@@ -85,6 +88,12 @@ static:
 		echo "bin/static/$$arch: $(STATIC)"; \
 	done
 
+# Each of them is started before anybody else does.
+release:
+	@contrib/install-deps release
+	@contrib/release
+	REMSIM_RELEASE='$(CURDIR)/bin/release' go test -count=1 -v -run '^TestArtifacts$$' ./internal/e2e/release
+
 doc:
 	@contrib/install-deps doc
 	@contrib/book
@@ -107,6 +116,10 @@ test-usb:
 test-faults:
 	@contrib/install-deps test
 	go test -race -count=1 -v ./internal/e2e/wan ./internal/e2e/faults ./internal/e2e/clock </dev/null
+
+test-doc:
+	@contrib/install-deps test
+	go test -count=1 ./internal/e2e/manual </dev/null
 
 # The figures of doc/performance.md stand below its marker.
 bench:

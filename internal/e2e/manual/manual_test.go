@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package manual
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"remsim/internal/e2e/guest"
+	"remsim/internal/e2e/machine"
+	"remsim/internal/e2e/rig"
+)
+
+const (
+	root = "../../.." // the tree, as seen from this package
+	soon = 20 * time.Second
+)
+
+// In the environment of a process that runs a page in a world of its own.
+const (
+	pageEnv  = "REMSIM_MANUAL_PAGE"
+	treeEnv  = "REMSIM_MANUAL_TREE"
+	stageEnv = "REMSIM_MANUAL_STAGE"
+)
+
+func TestMain(m *testing.M) {
+	name := os.Getenv(pageEnv)
+	if name == "" {
+		flag.Parse()
+		if err := flag.Set("test.parallel", "6"); err != nil { // most pages wait most of the time
+			panic(err)
+		}
+		os.Exit(m.Run())
+	}
+	p, err := load(name)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	if p.USB {
+		os.Exit(guest.Run(func(bin string) int {
+			os.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			return report(inGuest(p))
+		}, []string{"remsim-server", "remsim-bankd", "remsim-client-st2", "remsim-client-shell", "remsim-apitool", "remsim-simulator"}))
+	}
+	os.Exit(report(inNamespaces(p, Place{Tree: os.Getenv(treeEnv), Stage: os.Getenv(stageEnv)})))
+}
+
+func report(err error) (status int) {
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// load reads a page of the tree.
+func load(name string) (*Page, error) {
+	dir := root
+	if tree := os.Getenv(treeEnv); tree != "" {
+		dir = tree
+	}
+	text, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	return Parse(name, string(text))
+}
+
+// inNamespaces runs a page in namespaces that were made for the present process.
+func inNamespaces(p *Page, place Place) error {
+	if err := Enter(place, p.Hosts(), p.Addresses()); err != nil {
+		return err
+	}
+	return p.Run(shellAt("TREE="+place.Tree), soon)
+}
+
+// inGuest runs a page in a virtual computer, whose files are read-only.
+func inGuest(p *Page) error {
+	const hosts = "/tmp/hosts"
+	if err := os.WriteFile(hosts, nil, 0o644); err != nil {
+		return err
+	}
+	if err := syscall.Mount(hosts, "/etc/hosts", "", syscall.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := Network(p.Hosts(), p.Addresses()); err != nil {
+		return err
+	}
+	return p.Run(shellAt("TREE="+os.Getenv(treeEnv)), 3*soon)
+}
+
+// shellAt makes shells of the present world, in an empty directory.
+func shellAt(words ...string) func() *exec.Cmd {
+	const dir = "/tmp/reader"
+	return func() *exec.Cmd {
+		cmd := exec.Command(bash[0], bash[1:]...)
+		cmd.Dir = dir
+		cmd.Env = environment(append(os.Environ(), words...)...)
+		_ = os.Mkdir(dir, 0o755) // it's there from the second one on
+		return cmd
+	}
+}
+
+// pages are README.md and the chapters.
+func pages(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob(root + "/doc/manual/*.adoc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range names {
+		names[i], _ = filepath.Rel(root, n)
+	}
+	return append(names, "README.md")
+}
+
+// TestPages runs all pages, side by side.
+func TestPages(t *testing.T) {
+	tree, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.Sources(root); err != nil { // what is built counts, not only what is imported
+		t.Fatal(err)
+	}
+	stage := t.TempDir()
+	if err := install(tree, stage); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range pages(t) {
+		p, err := load(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if len(p.Steps) == 0 {
+			continue
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), func(t *testing.T) {
+			t.Parallel()
+			if p.Machine {
+				runInMachine(t, p, tree)
+				return
+			}
+			if out, err := inWorld(t, p, stage); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// inWorld has a second process run a page in a world of its own.
+func inWorld(t *testing.T, p *Page, stage string) (output []byte, err error) {
+	t.Helper()
+	tree, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), pageEnv+"="+p.Name, treeEnv+"="+tree, stageEnv+"="+stage)
+	if !p.USB {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: Namespaces, Pdeathsig: syscall.SIGKILL}
+	}
+	return cmd.CombinedOutput()
+}
+
+// install puts what make build and make install make below stage, as far as programs and driver go.
+func install(tree, stage string) error {
+	bundle := "BUNDLE=" + filepath.Join(stage, "ifd-remsim-client.bundle")
+	bin := filepath.Join(stage, "usr/bin") + "/"
+	for _, args := range [][]string{
+		{"sh", "-c", `mkdir -p "$0" && CGO_ENABLED=1 go build -buildvcs=false -o "$0" $(go list ./cmd/... | grep -v /remsim-ifd$)`, bin},
+		{"make", "-s", "driver", bundle},
+		{"make", "-s", "install-driver", bundle, "PREFIX=/usr", "DESTDIR=" + stage},
+	} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir = tree
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// runInMachine runs a page in a Debian system, for which the packages are made before.
+func runInMachine(t *testing.T, p *Page, tree string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	m, err := machine.Start(root+"/.cache/machine", machine.Bind{From: tree, To: "/srv/remsim"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := func() *exec.Cmd {
+		env := append([]string{"--default-signal=INT", "-C", "/root"}, environment("TREE=/srv/remsim")...)
+		cmd := m.Command(ctx, "env", append(env, bash...)...)
+		// What enters the machine on behalf of the shell doesn't end by Ctrl-C either.
+		cmd.Args = append([]string{"env", "--ignore-signal=INT", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/usr/bin/env"
+		return cmd
+	}
+	err = func() error {
+		network := []string{"echo " + Quote(hostsFile(p.Hosts())) + ">/etc/hosts"}
+		for _, a := range p.Addresses() {
+			network = append(network, "ip address replace "+a+" dev lo")
+		}
+		if _, err := m.Run(ctx, "sh", "-euc", strings.Join(network, "\n")); err != nil {
+			return err
+		}
+		return p.Run(shell, soon)
+	}()
+	if err := errors.Join(err, m.Close()); err != nil {
+		t.Error(err)
+	}
+}
