@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -43,8 +41,8 @@ func conditionCommand() *cobra.Command {
 		Use:   "condition",
 		Short: "Say whether there is something to serve, for a unit's ExecCondition=",
 		Long: `Ends with exit status 1 and says why when there is nothing to serve: no option names a slots file and there is none, or it has no
-line for a slot of this bank. All options of remsim-bankd may be given. What is wrong with them or with the file is left to
-the bankd to say: exit status 0.`,
+line. All options of remsim-bankd may be given. What is wrong with them or with the file is left to the bankd to
+say: exit status 0.`,
 		Args:               cobra.ArbitraryArgs,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -63,21 +61,19 @@ the bankd to say: exit status 0.`,
 			if help, _ := bankd.Flags().GetBool("help"); help {
 				return cmd.Help()
 			}
-			return idle(cfg)
+			return idle(cfg.SlotsFile)
 		},
 	}
 }
 
 // idle says why a bankd has nothing to serve; nil: it has, or there is more wrong than that.
-func idle(cfg bankd.Config) error {
-	slots, err := bankd.ReadSlots(cfg.SlotsFile)
+func idle(file string) error {
+	slots, err := bankd.ReadSlots(file)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && cfg.SlotsFile == slotsName:
-		return fmt.Errorf("nothing to serve: no %s in %s", slotsName, strings.Join(slotsDirs(), ", "))
-	case err != nil:
-		return nil
-	case !slices.ContainsFunc(slots, func(s bankd.Slot) bool { return s.Bank.ID == cfg.BankID && s.Bank.Slot < cfg.NumSlots }):
-		return fmt.Errorf("nothing to serve: %s has no line for slots 0 to %d of bank %d", cfg.SlotsFile, cfg.NumSlots-1, cfg.BankID)
+	case errors.Is(err, fs.ErrNotExist) && file == slotsName:
+		return fmt.Errorf("nothing to serve: there is no slots file, such as %s", filepath.Join(slotsDirs()[1], slotsName))
+	case err == nil && len(slots) == 0:
+		return fmt.Errorf("nothing to serve: the slots file %s has no line", file)
 	}
 	return nil
 }
