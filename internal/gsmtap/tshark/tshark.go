@@ -6,8 +6,10 @@ package tshark
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 	"time"
@@ -18,14 +20,68 @@ const Info = "_ws.col.Info"
 
 // Fields returns the values of fields for each packet of a pcap file, "" where a packet hasn't any.
 func Fields(file string, fields ...string) ([][]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	args := []string{"-n", "-r", file, "-T", "fields"}
+	args := []string{"-T", "fields"}
 	for _, f := range fields {
 		args = append(args, "-e", f)
 	}
+	out, err := run(file, args)
+	if err != nil {
+		return nil, err
+	}
+	var packets [][]string
+	for line := range strings.Lines(string(out)) {
+		packets = append(packets, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	return packets, nil
+}
+
+// A Field is a line of a packet's tree, by its name in filters and its value there. Where the two are the text of the line it
+// has no name.
+type Field struct {
+	Name, Show string
+}
+
+// Tree returns all lines of each packet of a pcap file, with options for tshark such as "-X", "lua_script:FILE".
+func Tree(file string, options ...string) (packets [][]Field, err error) {
+	out, err := run(file, append(options, "-T", "pdml"))
+	if err != nil {
+		return nil, err
+	}
+	for dec := xml.NewDecoder(bytes.NewReader(out)); ; {
+		token, err := dec.Token()
+		if err == io.EOF {
+			return packets, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("tshark: %w", err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		switch start.Name.Local {
+		case "packet":
+			packets = append(packets, nil)
+		case "field":
+			var f Field
+			for _, a := range start.Attr {
+				switch a.Name.Local {
+				case "name":
+					f.Name = a.Value
+				case "show":
+					f.Show = a.Value
+				}
+			}
+			last := len(packets) - 1
+			packets[last] = append(packets[last], f)
+		}
+	}
+}
+
+func run(file string, args []string) (stdout []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "tshark", args...)
+	cmd := exec.CommandContext(ctx, "tshark", append([]string{"-n", "-r", file}, args...)...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if errors.Is(err, exec.ErrNotFound) {
@@ -34,9 +90,5 @@ func Fields(file string, fields ...string) ([][]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tshark: %w: %s", err, stderr.Bytes())
 	}
-	var packets [][]string
-	for line := range strings.Lines(string(out)) {
-		packets = append(packets, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
-	}
-	return packets, nil
+	return out, nil
 }
