@@ -85,7 +85,6 @@ static:
 	@set -e; for arch in $(STATIC_ARCHS); do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=7 GOMIPS=softfloat go build -trimpath -ldflags='-s -w $(GOLINK)' \
 			-o bin/static/$$arch/ $(STATIC:%=./cmd/%); \
-		echo "bin/static/$$arch: $(STATIC)"; \
 	done
 
 # Each of them is started before anybody else does.
@@ -177,7 +176,8 @@ install-driver:
 install-units: UNITS = $(DESTDIR)$(SYSTEMDDIR)
 install-units: DEFAULTS = $(DESTDIR)$(DEFAULTDIR)
 install-units:
-	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(DOCDIR)/systemd'
+	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(DOCDIR)/systemd' \
+		'$(dir $(DEFAULTS))remsim'
 	@for unit in contrib/systemd/*.service; do \
 		name=$${unit##*/}; sed 's,/usr/bin/remsim,$(PREFIX)/bin/remsim,' "$$unit" >'$(UNITS)'/"$$name" && chmod 644 '$(UNITS)'/"$$name" || exit 1; \
 		case $$name in remsim-clients.service) continue;; esac; \
