@@ -46,8 +46,8 @@ var (
 	ErrExtension = errors.New("unknown extension id")
 )
 
-// firstBuffer is what a Reader holds at first: most peers never send more at once, and a server has thousands.
-const firstBuffer = 512
+// firstBuffer is what a Reader holds at first: most peers of a server, which has thousands, never send more at once.
+const firstBuffer = 128
 
 // A Reader takes frames from a stream that may be split and joined anywhere. It
 // reads as much as there is with each call, and holds up to MaxFrame bytes, once that much comes.

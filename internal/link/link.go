@@ -122,6 +122,7 @@ func New(nc net.Conn, o Options) *Conn {
 	c.prompt, c.writer = newPrompt(nc), c.write
 	c.o.KeepAlive = o.KeepAlive.orDefault()
 	c.SetLog(o.Log)
+	c.o.Log = nil // it need not outlive SetLog
 	if err := c.o.KeepAlive.allow(c.nc); err != nil {
 		c.Log().WithError(err).Warn("the peer may be given up before --keepalive-timeout")
 	}
@@ -149,20 +150,31 @@ func orSilent(log *logrus.Entry) *logrus.Entry {
 // of stream, framing or keep-alive. When it returns all goroutines of c have
 // ended, the stream is closed and the callbacks of all outstanding requests were called.
 func (c *Conn) Run(ctx context.Context) error {
-	cancelled := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(cancelled)
+	// A server has thousands that wait in read: nothing else is on their stacks.
+	stop := c.begin(ctx)
+	c.Close(c.read())
+	if stop() {
+		c.timers.Done()
+	}
+	return c.ending()
+}
+
+// begin is Run until there is something to read. stop is that of context.AfterFunc: as long as it returns true there is one in timers.
+func (c *Conn) begin(ctx context.Context) (stop func() bool) {
+	c.timers.Add(1)
+	stop = context.AfterFunc(ctx, func() {
+		defer c.timers.Done()
 		c.Close(context.Cause(ctx))
 	})
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.alive = time.AfterFunc(c.o.KeepAlive.Timeout, c.keepAlive)
 	c.writeLocked() // what was sent before
-	c.mu.Unlock()
+	return stop
+}
 
-	c.Close(c.read())
-	if !stop() {
-		<-cancelled
-	}
+// ending is Run after there is nothing to read any more.
+func (c *Conn) ending() error {
 	c.tasks.Wait()
 
 	c.mu.Lock()

@@ -59,7 +59,7 @@ type session struct {
 	greeted bool
 	maps    []slot.Map // that a bankd has told so far
 	mapsEnd bool       // that was the last of them
-	// late is due when the connect request is missing, or when the list of a bankd's maps is.
+	// late is due when the connect request is missing, or when the list of a bankd's maps is; nil: neither.
 	late *time.Timer
 	// peer is whom errorInd is about; nil before a peer is accepted.
 	peer atomic.Pointer[peer]
@@ -71,27 +71,37 @@ type session struct {
 	comparing sync.WaitGroup // who tells the peer what it should know, until leave
 }
 
-// serve serves one connection until it ends.
+// serve serves one connection until it ends. Its frame stays on the stack meanwhile, and so is small.
 func (ss *sessions) serve(ctx context.Context, nc net.Conn) {
-	addr := nc.RemoteAddr().String()
-	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": addr})
+	s := ss.begin(ctx, nc)
+	s.end(s.conn.Run(ctx))
+}
+
+// begin returns a new session.
+func (ss *sessions) begin(ctx context.Context, nc net.Conn) *session {
+	log := ss.log.WithFields(logrus.Fields{"cat": "DRSPRO", "peer": nc.RemoteAddr().String()})
 	s := &session{sessions: ss, ctx: ctx}
 	s.conn = link.New(nc, link.Options{Listener: true, KeepAlive: ss.alive, Identity: ss.identity, Handle: s.handle, Log: log})
 	if oldest := ss.strangers.add(s.conn); oldest != nil {
 		oldest.Close(errCrowd)
 	}
 	s.late = time.AfterFunc(identifyTimeout, func() { s.conn.Close(errUnidentified) })
-	err := s.conn.Run(ctx)
+	return s
+}
+
+// end takes the end of the connection, and why.
+func (s *session) end(err error) {
 	s.greeting.Wait()
-	s.late.Stop()
-	ss.strangers.remove(s.conn)
+	if s.late != nil {
+		s.late.Stop()
+	}
+	s.strangers.remove(s.conn)
 	if s.leave != nil {
 		s.leave()
 		s.comparing.Wait()
 	}
-	log = s.conn.Log()
-	switch {
-	case s.leave != nil, ctx.Err() != nil:
+	switch log := s.conn.Log(); {
+	case s.leave != nil, s.ctx.Err() != nil:
 		log.WithError(err).Info("connection ended")
 	case !s.greeted && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
 		// A port scan, a health check; who closes with our PING unread resets the connection.
@@ -113,6 +123,7 @@ func (s *session) handle(_ *link.Conn, pdu rspro.PDU) {
 		if !s.greeted {
 			s.greeted = true
 			s.late.Stop()
+			s.late = nil
 			s.greeting.Go(func() { s.greet(pdu) })
 			return
 		}
