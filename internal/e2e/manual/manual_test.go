@@ -27,7 +27,7 @@ const (
 
 // In the environment of a process that runs a page in a world of its own.
 const (
-	pageEnv  = "REMSIM_MANUAL_PAGE"
+	pageEnv  = "REMSIM_MANUAL_PAGE" // as page.String has it
 	treeEnv  = "REMSIM_MANUAL_TREE"
 	stageEnv = "REMSIM_MANUAL_STAGE"
 )
@@ -41,12 +41,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	p, err := load(name)
+	p, err := find(name)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	if p.USB {
+	if p.World == USB {
 		os.Exit(guest.Run(func(bin string) int {
 			os.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			return report(inGuest(p))
@@ -63,8 +63,8 @@ func report(err error) (status int) {
 	return 0
 }
 
-// load reads a page of the tree.
-func load(name string) (*Page, error) {
+// load reads the pages of a chapter of the tree.
+func load(name string) ([]*Page, error) {
 	dir := root
 	if tree := os.Getenv(treeEnv); tree != "" {
 		dir = tree
@@ -74,6 +74,23 @@ func load(name string) (*Page, error) {
 		return nil, err
 	}
 	return Parse(name, string(text))
+}
+
+// find returns the page "NUMBER FILE" of the tree, its chapter's first one being 0.
+func find(s string) (*Page, error) {
+	var number int
+	var name string
+	if _, err := fmt.Sscan(s, &number, &name); err != nil {
+		return nil, fmt.Errorf("page %q: %w", s, err)
+	}
+	pages, err := load(name)
+	if err != nil {
+		return nil, err
+	}
+	if number >= len(pages) {
+		return nil, fmt.Errorf("%s has %d pages and not number %d", name, len(pages), number)
+	}
+	return pages[number], nil
 }
 
 // inNamespaces runs a page in namespaces that were made for the present process.
@@ -111,8 +128,8 @@ func shellAt(words ...string) func() *exec.Cmd {
 	}
 }
 
-// pages are README.md and the chapters.
-func pages(t *testing.T) []string {
+// chapters are those of the manual, and README.md.
+func chapters(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob(root + "/doc/manual/*.adoc")
 	if err != nil {
@@ -137,41 +154,40 @@ func TestPages(t *testing.T) {
 	if err := install(tree, stage); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range pages(t) {
-		p, err := load(name)
+	for _, name := range chapters(t) {
+		pages, err := load(name)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		if len(p.Steps) == 0 {
-			continue
+		for number, p := range pages {
+			t.Run(fmt.Sprintf("%s/%d", strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), number), func(t *testing.T) {
+				t.Parallel()
+				if p.World == Machine {
+					runInMachine(t, p, tree)
+				} else {
+					runInProcess(t, p, number, stage)
+				}
+			})
 		}
-		t.Run(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), func(t *testing.T) {
-			t.Parallel()
-			if p.Machine {
-				runInMachine(t, p, tree)
-				return
-			}
-			if out, err := inWorld(t, p, stage); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
 	}
 }
 
-// inWorld has a second process run a page in a world of its own.
-func inWorld(t *testing.T, p *Page, stage string) (output []byte, err error) {
+// runInProcess has a second process run a page, in a world of its own.
+func runInProcess(t *testing.T, p *Page, number int, stage string) {
 	t.Helper()
 	tree, err := filepath.Abs(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), pageEnv+"="+p.Name, treeEnv+"="+tree, stageEnv+"="+stage)
-	if !p.USB {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: Namespaces, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", pageEnv, number, p.Name), treeEnv+"="+tree, stageEnv+"="+stage)
+	if p.World == Namespaces {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: CloneFlags, Pdeathsig: syscall.SIGKILL}
 	}
-	return cmd.CombinedOutput()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // install puts what make build and make install make below stage, as far as programs and driver go.

@@ -14,13 +14,22 @@ import (
 	"strings"
 )
 
-// A Page is what is run of a chapter, in its order.
+// A Page is a chapter, or a part of one, that is run as one session.
 type Page struct {
-	Name    string // of its file
-	Machine bool   // it takes a Debian system with systemd
-	USB     bool   // it takes a kernel with USB
-	Steps   []Step
+	Name  string // of its file
+	World World
+	Steps []Step
 }
+
+// A World is where a page is run.
+type World string
+
+// Worlds, by the comments that have a page begin.
+const (
+	Namespaces World = ""
+	Machine    World = "machine" // a Debian system with systemd
+	USB        World = "usb"     // a kernel with USB
+)
 
 // A Kind is what a step is.
 type Kind int
@@ -73,17 +82,17 @@ type block struct {
 	lines []string
 }
 
-// Parse reads a page, in AsciiDoc or, where its name ends so, in Markdown.
-func Parse(name, text string) (*Page, error) {
-	p := &reader{page: &Page{Name: name}, text: strings.Split(text, "\n"), markdown: strings.HasSuffix(name, ".md")}
-	if err := p.read(); err != nil {
-		return nil, fmt.Errorf("%s:%d: %w", name, p.line, err)
+// Parse reads the pages of a chapter, in AsciiDoc or, where its name ends so, in Markdown. Those without steps are left out.
+func Parse(name, text string) ([]*Page, error) {
+	r := &reader{pages: []*Page{{Name: name}}, text: strings.Split(text, "\n"), markdown: strings.HasSuffix(name, ".md")}
+	if err := r.read(); err != nil {
+		return nil, fmt.Errorf("%s:%d: %w", name, r.line, err)
 	}
-	return p.page, nil
+	return slices.DeleteFunc(r.pages, func(p *Page) bool { return len(p.Steps) == 0 }), nil
 }
 
 type reader struct {
-	page     *Page
+	pages    []*Page
 	text     []string
 	line     int // of what is read, from 1
 	markdown bool
@@ -150,16 +159,15 @@ func (r *reader) read() error {
 }
 
 func (r *reader) comment(what, text string) error {
+	page := r.pages[len(r.pages)-1]
 	switch what {
-	case "machine":
-		r.page.Machine = true
-	case "usb":
-		r.page.USB = true
+	case "machine", "usb":
+		r.pages = append(r.pages, &Page{Name: page.Name, World: World(what)})
 	case "setup":
 		if text == "" {
 			return fmt.Errorf("//setup: without a command")
 		}
-		r.page.Steps = append(r.page.Steps, Step{Kind: Setup, Line: r.line, Text: text})
+		page.Steps = append(page.Steps, Step{Kind: Setup, Line: r.line, Text: text})
 	case "any":
 		re, err := regexp.Compile(text)
 		if err != nil {
@@ -241,7 +249,8 @@ func (r *reader) take(b *block, end string, special bool) error {
 	if err != nil {
 		return fmt.Errorf("block of line %d: %w", b.line, err)
 	}
-	r.page.Steps = append(r.page.Steps, steps...)
+	page := r.pages[len(r.pages)-1]
+	page.Steps = append(page.Steps, steps...)
 	return nil
 }
 

@@ -38,9 +38,14 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %v, want %q", tt.text, err, tt.want)
 		}
 	}
-	p, err := Parse("a.md", "<!-- setup: x -->\n```console term=a role=stays\n$ y \\\n> z\nready\n```\n```sh\nw\n```\n```ini title=/etc/f role=file\nv=1\n```\n")
-	if err != nil || len(p.Steps) != 4 || p.Steps[1].Text != "y \\\nz" || p.Steps[1].Terminal != "a" || !p.Steps[1].Stays || p.Steps[3].Path != "/etc/f" {
-		t.Errorf("%+v %v", p, err)
+	p, err := Parse("a.md", "<!-- machine -->\n<!-- setup: x -->\n```console term=a role=stays\n$ y \\\n> z\nready\n```\n```sh\nw\n```\n"+
+		"<!-- usb -->\n```ini title=/etc/f role=file\nv=1\n```\n")
+	if err != nil || len(p) != 2 || p[0].World != Machine || p[1].World != USB || len(p[0].Steps) != 3 || len(p[1].Steps) != 1 {
+		t.Fatalf("%v %v", p, err)
+	}
+	y := p[0].Steps[1]
+	if y.Text != "y \\\nz" || y.Terminal != "a" || !y.Stays || p[1].Steps[0].Path != "/etc/f" {
+		t.Errorf("%+v %+v", y, p[1].Steps[0])
 	}
 }
 
@@ -82,9 +87,7 @@ func TestScreen(t *testing.T) {
 
 // TestRun checks that a page runs whose commands do what is shown, and that each other fails at its line.
 func TestRun(t *testing.T) {
-	if out, err := inWorld(t, &Page{Name: "internal/e2e/manual/testdata/works.adoc"}, t.TempDir()); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	runInProcess(t, &Page{Name: "internal/e2e/manual/testdata/works.adoc"}, 0, t.TempDir())
 	shell := func() *exec.Cmd {
 		cmd := exec.Command(bash[0], bash[1:]...)
 		cmd.Dir = t.TempDir()
@@ -105,10 +108,10 @@ func TestRun(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p, err := Parse("a.adoc", tt.text)
-			if err != nil {
-				t.Fatal(err)
+			if err != nil || len(p) != 1 {
+				t.Fatal(p, err)
 			}
-			if err := p.Run(shell, time.Second); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err := p[0].Run(shell, time.Second); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})

@@ -29,8 +29,8 @@ func environment(words ...string) []string {
 	return append(words, "TERM=dumb", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "PAGER=cat", "GIT_PAGER=cat", "SYSTEMD_PAGER=cat", "DEBIAN_FRONTEND=noninteractive")
 }
 
-// Namespaces are those that Enter takes.
-const Namespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+// CloneFlags are of the namespaces that Enter takes.
+const CloneFlags = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
 
 // Enter makes a world of its own of the present process's namespaces: the computer's files with what Place names, in which everything may be
 // changed, for as long as the process lives; hosts and addresses are this computer.
