@@ -162,8 +162,15 @@ const (
 	bankIDsHex = "020101 020110"
 )
 
-// TestDecodeBER has what BER and the extension markers permit beside DER.
-func TestDecodeBER(t *testing.T) {
+// A form is an encoding of a message in a PDU of version 2 and tag 0.
+type form struct {
+	name string
+	hex  string
+	want Message
+}
+
+// forms returns what BER and the extension markers permit beside DER.
+func forms() []form {
 	var (
 		c73 = slot.Client{ID: 7, Slot: 3}
 		b10 = slot.Bank{ID: 1, Slot: 0}
@@ -175,11 +182,7 @@ func TestDecodeBER(t *testing.T) {
 		return &ConnectClientRes{Identity: ci, Features: f}
 	}
 
-	for _, tt := range []struct {
-		name string
-		hex  string
-		want Message
-	}{
+	return []form{
 		{"unknown elements everywhere",
 			tlv("30", "800102 810100", tlv("a2", tlv("a4",
 				tlv("30", "020107 020103 0500"), tlv("30", "020101 020100", "a8050c01780500"), "9f8f7f00 3000")), "83018a a400"),
@@ -228,13 +231,26 @@ func TestDecodeBER(t *testing.T) {
 			&Unknown{Number: 200, Body: []byte{2, 1, 5}, Constructed: true}},
 		{"an unknown message of indefinite length", inPDU("b880 020105 0000"),
 			&Unknown{Number: 24, Body: []byte{2, 1, 5}, Constructed: true}},
-	} {
+	}
+}
+
+func TestDecodeBER(t *testing.T) {
+	for _, tt := range forms() {
 		t.Run(tt.name, func(t *testing.T) { checkDecode(t, unhex(t, tt.hex), PDU{Version: Version, Msg: tt.want}) })
 	}
 }
 
-// TestDecodeErrors has one PDU for each rule that can be broken.
-func TestDecodeErrors(t *testing.T) {
+// A fault is a PDU that breaks a rule, and what Decode says of it.
+type fault struct {
+	name    string
+	hex     string
+	message string
+	element string
+	rule    string
+}
+
+// faults returns one PDU for each rule that can be broken.
+func faults() []fault {
 	const (
 		isMissing  = "is missing"
 		outOf1023  = ", want 0..1023"
@@ -245,13 +261,7 @@ func TestDecodeErrors(t *testing.T) {
 	identity := func(name string, more ...string) string {
 		return tlv("a2", tlv("30", "0a0100", name, "800163 810131", strings.Join(more, "")))
 	}
-	for _, tt := range []struct {
-		name    string
-		hex     string
-		message string
-		element string
-		rule    string
-	}{
+	return []fault{
 		// The envelope.
 		{"nothing", "", "RsproPDU", "", isMissing},
 		{"end-of-contents", "0000", "RsproPDU", "", "has end-of-contents out of place (X.690 8.1.5)"},
@@ -353,7 +363,11 @@ func TestDecodeErrors(t *testing.T) {
 		{"last missing", inPDU("bf6402 3000"), "bankSlotmapsInd", "last", isMissing},
 		{"reader that is not UTF-8", inPDU(tlv("bf65", tlv("30", tlv("30", infoHex, "8001ff")))), "bankSlotInfoInd", "slots[0].reader", "is not UTF-8"},
 		{"empty ATR of a slot", inPDU(tlv("bf65", tlv("30", tlv("30", infoHex, "8100")))), "bankSlotInfoInd", "slots[0].atr", "size is 0, want 1..55"},
-	} {
+	}
+}
+
+func TestDecodeErrors(t *testing.T) {
+	for _, tt := range faults() {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := Decode(unhex(t, tt.hex))
 			checkError(t, err, Error{"decode", tt.message, tt.element, tt.rule})
