@@ -468,6 +468,23 @@ func TestConvergeDurable(t *testing.T) {
 	})
 }
 
+// lists are those of a State's maps at a version.
+type lists struct {
+	s       *State
+	version uint64
+	all     []Slotmap
+}
+
+// compare fails when a list is another than before, and the version isn't.
+func (l *lists) compare(s *State) error {
+	now := lists{s, s.MapsVersion(), s.Slotmaps()}
+	if l.s == now.s && l.version == now.version && !slices.Equal(l.all, now.all) {
+		return fmt.Errorf("version %d of the maps is both %+v and %+v", l.version, l.all, now.all)
+	}
+	*l = now
+	return nil
+}
+
 func converge(t *testing.T, with func(*model)) {
 	t.Helper()
 	var adopted, removed, late, lost, starts int
@@ -480,8 +497,12 @@ func converge(t *testing.T, with func(*model)) {
 	for seed := range uint64(2000 / slowness) {
 		m := newModel(seed)
 		with(m)
+		var before lists
 		for range m.rnd.IntN(1000) {
 			m.step()
+			if err := before.compare(m.s); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
 		}
 		if err := recount(m.s); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)

@@ -227,6 +227,7 @@ func (s *State) note(t EventType, of any) {
 
 // noteMap has it tell of a map, once and by the last of what has become of it.
 func (s *State) noteMap(t EventType, m *mapping) {
+	s.mapsVersion.Add(1)
 	if m.change == 0 {
 		s.note(t, m)
 		m.change = len(s.changes)

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"remsim/internal/count"
@@ -39,6 +40,7 @@ type State struct {
 	// all maps in order of creation, those that are leaving included
 	first, last *mapping
 	seq         uint64
+	mapsVersion atomic.Uint64 // see MapsVersion
 	counts      counts
 	// adopts: maps that a bankd has from before the server's start are taken over. It
 	// ends when all maps are deleted.
@@ -413,6 +415,7 @@ func (s *State) mapAnswered(p *bankPeer, q mapRequest, r rspro.ResultCode) {
 	if pl == nil || pl.out != q.m {
 		return
 	}
+	s.mapsVersion.Add(1) // as an error may be none any more
 	s.forget(pl, pl.answered(r))
 	s.markPlace(pl)
 	s.markClient(q.Client)

@@ -90,6 +90,10 @@ func (m *mapping) view() Slotmap {
 	return Slotmap{m.Map, m.seq, m.state, m.created.time(), m.changed.time(), m.deleted.time(), m.adopted, m.owed, m.lastError}
 }
 
+// MapsVersion returns a number that is another after each change of what Slotmaps and Wanted return: who has a list from
+// after it was asked for need ask for no other as long as it is the same. It waits for nobody.
+func (s *State) MapsVersion() uint64 { return s.mapsVersion.Load() }
+
 // Slotmaps returns all maps in the order of their creation, those included that are leaving.
 func (s *State) Slotmaps() []Slotmap {
 	s.mu.Lock()

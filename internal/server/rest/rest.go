@@ -61,7 +61,7 @@ func handler(state *server.State, log *logrus.Entry, ended <-chan struct{}, watc
 	for path, h := range watch.Paths {
 		r.Method(http.MethodGet, path, h)
 	}
-	r.Route("/api/backend/v1", v1{state, log}.routes)
+	r.Route("/api/backend/v1", (&v1{state: state, log: log}).routes)
 	r.Route(v2Base, (&v2{state: state, log: log, ended: ended}).mount)
 	return r
 }
@@ -104,6 +104,9 @@ func logged(log *logrus.Entry, observe func(string, string, int, time.Duration))
 			level := logrus.DebugLevel
 			if ww.Status() >= 400 {
 				level = logrus.InfoLevel
+			}
+			if !log.Logger.IsLevelEnabled(level) {
+				return
 			}
 			log.WithFields(logrus.Fields{
 				"peer": r.RemoteAddr, "method": r.Method, "path": r.URL.Path, "status": ww.Status(),

@@ -394,6 +394,47 @@ func TestDelete(t *testing.T) {
 }
 
 // TestNoSuchPath checks other paths and methods: text, 404 for both.
+// TestListsAreKept asks for the lists of maps again and again: nobody is told what was true before.
+func TestListsAreKept(t *testing.T) {
+	state := server.NewState()
+	log, _ := logtest.NewNullLogger()
+	h := Handler(state, log.WithField("cat", "DREST"))
+	get := func(path string) string {
+		r := do(h, "GET", path, "")
+		if r.Code != http.StatusOK {
+			t.Fatalf("%s: %d", path, r.Code)
+		}
+		return r.Body.String()
+	}
+	const maps = 5
+	for i := range 3 * maps {
+		b := i % maps
+		if i < maps {
+			do(h, "POST", v1Path+"/slotmaps", slotmapBody(1, b, 1, b))
+		} else {
+			do(h, "DELETE", fmt.Sprintf("%s/slotmaps/%d", v1Path, 1<<16+b), "")
+		}
+		want := max(0, min(i+1, 2*maps-i-1))
+		for range 2 {
+			for _, path := range []string{v1Path, v2Path} {
+				if n := strings.Count(get(path+"/slotmaps"), `"NEW"`); n != want {
+					t.Fatalf("%s lists %d maps after change %d, want %d", path, n, i, want)
+				}
+			}
+		}
+	}
+	for length, want := range map[int]int{maxKept: 1, maxKept + 1: 3} {
+		var list lastList
+		made := 0
+		for range 3 {
+			list.of(state, func() []byte { made++; return make([]byte, length) })
+		}
+		if made != want {
+			t.Errorf("a list of %d bytes was made %d times for 3 requests, want %d", length, made, want)
+		}
+	}
+}
+
 func TestNoSuchPath(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
 	h := Handler(server.NewState(), log.WithField("cat", "DREST"))

@@ -28,6 +28,7 @@ type v2 struct {
 	log     *logrus.Entry
 	ended   <-chan struct{} // closed when event streams shall end
 	streams atomic.Int32
+	maps    lastList
 }
 
 // A route is a method of a path: how it is served and what is said of it in the OpenAPI document.

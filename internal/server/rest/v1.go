@@ -24,9 +24,10 @@ import (
 type v1 struct {
 	state *server.State
 	log   *logrus.Entry
+	maps  lastList
 }
 
-func (a v1) routes(r chi.Router) {
+func (a *v1) routes(r chi.Router) {
 	r.Get("/clients", a.clients)
 	r.Get("/clients/{client}", a.client)
 	r.Get("/banks", a.banks)
@@ -92,7 +93,7 @@ func bankV1Of(b server.Bank) bankV1 {
 	return bankV1{bankName(b.ID), b.State(), componentOf(b.Identity), b.ID, b.NumSlots}
 }
 
-func (a v1) clients(w http.ResponseWriter, r *http.Request) {
+func (a *v1) clients(w http.ResponseWriter, r *http.Request) {
 	l := []clientV1{}
 	for _, c := range a.state.Clients() {
 		if !c.Waiting {
@@ -106,7 +107,7 @@ func (a v1) clients(w http.ResponseWriter, r *http.Request) {
 
 // client answers {id} with the client that has the lowest slot of that id, and
 // {id}:{slot} or C{id}:{slot} with exactly that one.
-func (a v1) client(w http.ResponseWriter, r *http.Request) {
+func (a *v1) client(w http.ResponseWriter, r *http.Request) {
 	name := chi.URLParam(r, "client")
 	id, nr, exact := strings.Cut(strings.TrimPrefix(name, "C"), ":")
 	c, ok := number16(w, "clientId", id)
@@ -129,7 +130,7 @@ func (a v1) client(w http.ResponseWriter, r *http.Request) {
 	notFound(w, "no client %s is connected", name)
 }
 
-func (a v1) banks(w http.ResponseWriter, r *http.Request) {
+func (a *v1) banks(w http.ResponseWriter, r *http.Request) {
 	l := []bankV1{}
 	for _, b := range a.state.Banks() {
 		l = append(l, bankV1Of(b))
@@ -139,7 +140,7 @@ func (a v1) banks(w http.ResponseWriter, r *http.Request) {
 	}{l})
 }
 
-func (a v1) bank(w http.ResponseWriter, r *http.Request) {
+func (a *v1) bank(w http.ResponseWriter, r *http.Request) {
 	id, ok := number16(w, "bankId", chi.URLParam(r, "bank"))
 	if !ok {
 		return
@@ -152,8 +153,8 @@ func (a v1) bank(w http.ResponseWriter, r *http.Request) {
 	reply(w, bankV1Of(b))
 }
 
-func (a v1) slotmaps(w http.ResponseWriter, r *http.Request) {
-	write(w, http.StatusOK, "application/json", slotmapsV1(a.state.Wanted()))
+func (a *v1) slotmaps(w http.ResponseWriter, r *http.Request) {
+	write(w, http.StatusOK, "application/json", a.maps.of(a.state, func() []byte { return slotmapsV1(a.state.Wanted()) }))
 }
 
 // slotmapsV1 returns a list of maps as JSON. It is the longest answer, which some ask for each second, and
@@ -180,7 +181,7 @@ func slotmapsV1(l []server.WantedMap) []byte {
 	return append(b, `]}`...)
 }
 
-func (a v1) create(w http.ResponseWriter, r *http.Request) {
+func (a *v1) create(w http.ResponseWriter, r *http.Request) {
 	body, bad := readJSON(w, r, maxBody, http.StatusBadRequest)
 	var m slot.Map
 	if bad == nil {
@@ -268,7 +269,7 @@ func object(member string, raw json.RawMessage) (map[string]json.RawMessage, *pr
 }
 
 // delete ends the map of the bank slot with the number bankId × 65536 + slotNr.
-func (a v1) delete(w http.ResponseWriter, r *http.Request) {
+func (a *v1) delete(w http.ResponseWriter, r *http.Request) {
 	name := chi.URLParam(r, "slotmap")
 	n, err := strconv.ParseUint(name, 10, 32)
 	if err != nil {
@@ -289,7 +290,7 @@ func (a v1) delete(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-func (a v1) reset(w http.ResponseWriter, r *http.Request) {
+func (a *v1) reset(w http.ResponseWriter, r *http.Request) {
 	done, err := a.state.Commit(r.Context(), server.DeleteAllMaps())
 	if err != nil {
 		refuse(w, *refusal(err))
@@ -299,7 +300,7 @@ func (a v1) reset(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-func (a v1) starts(w http.ResponseWriter, r *http.Request) {
+func (a *v1) starts(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
 	fmt.Fprint(w, a.state.Starts())
 }

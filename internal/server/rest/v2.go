@@ -308,11 +308,13 @@ func (a *v2) bank(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *v2) slotmaps(w http.ResponseWriter, r *http.Request) {
-	l := []SlotmapV2{}
-	for _, m := range a.state.Slotmaps() {
-		l = append(l, slotmapV2Of(m))
-	}
-	reply(w, slotmapsV2{l})
+	write(w, http.StatusOK, "application/json", a.maps.of(a.state, func() []byte {
+		l := []SlotmapV2{}
+		for _, m := range a.state.Slotmaps() {
+			l = append(l, slotmapV2Of(m))
+		}
+		return encode(slotmapsV2{l})
+	}))
 }
 
 // slotmap answers with the newest map of a bank slot.
