@@ -45,7 +45,7 @@ GOBUILD   = CGO_ENABLED=1 CGO_CPPFLAGS='$(CPPFLAGS)' CGO_CFLAGS='$(CFLAGS)' \
 STATIC       := remsim-server remsim-client-shell remsim-apitool
 STATIC_ARCHS ?= amd64 arm64 arm riscv64 mips mipsle
 
-.PHONY: help build man driver static release doc demo test test-faults test-doc bench lint fuzz soak install install-driver install-units clean
+.PHONY: help build man programs driver static release doc demo test test-faults test-doc bench lint fuzz soak install install-driver install-units clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
@@ -69,9 +69,12 @@ help:
 
 build man:
 	@contrib/install-deps build
-	$(GOBUILD) -buildmode=pie -o bin/ $$(go list ./cmd/... | grep -v '/remsim-ifd$$')
-	@$(MAKE) --no-print-directory driver
+	@$(MAKE) --no-print-directory programs driver
 	@contrib/manuals
+
+PROGRAMS ?= $(filter-out remsim-ifd,$(notdir $(wildcard cmd/*)))
+programs:
+	$(GOBUILD) -buildmode=pie -o bin/ $(PROGRAMS:%=./cmd/%)
 
 # The PC/SC driver is a library in a bundle, not a program.
 driver:
@@ -176,7 +179,7 @@ install-driver:
 install-units: UNITS = $(DESTDIR)$(SYSTEMDDIR)
 install-units: DEFAULTS = $(DESTDIR)$(DEFAULTDIR)
 install-units:
-	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(DOCDIR)/systemd' \
+	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(PREFIX)/share/remsim-client-st2' \
 		'$(dir $(DEFAULTS))remsim'
 	@for unit in contrib/systemd/*.service; do \
 		name=$${unit##*/}; sed 's,/usr/bin/remsim,$(PREFIX)/bin/remsim,' "$$unit" >'$(UNITS)'/"$$name" && chmod 644 '$(UNITS)'/"$$name" || exit 1; \
@@ -195,7 +198,7 @@ install-units:
 		name=$${file##*/}; install -m 644 "$$file" '$(DESTDIR)$(SYSUSERSDIR)'/"$${name%.sysusers}.conf" || exit 1; \
 	done
 	install -m 644 contrib/polkit/remsim-bankd.rules '$(DESTDIR)$(POLKITDIR)'
-	install -m 644 contrib/systemd/event-scripts-as-root.conf '$(DESTDIR)$(DOCDIR)/systemd'
+	install -m 644 contrib/systemd/event-scripts-as-root.conf '$(DESTDIR)$(PREFIX)/share/remsim-client-st2'
 
 clean:
 	rm -rf bin .cache

@@ -29,16 +29,16 @@ func TestInstall(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for name, want := range map[string]string{
-		"lib/systemd/system/osmo-remsim-server.service":                 "theirs",
-		"etc/default/remsim-bankd":                                      "changed",
-		"etc/default/remsim-client-0":                                   "'/usr/local/share/doc/remsim/event-scripts/at-cfun ",
-		"usr/local/lib/systemd/system/remsim-server.service":            "ExecStart=/usr/local/bin/remsim-server ",
-		"usr/local/lib/systemd/system/remsim-client@.service":           "exec /usr/local/bin/remsim-client-st2 ",
-		"usr/local/lib/systemd/system/osmo-remsim-bankd.service":        "ExecCondition=/usr/local/bin/remsim-bankd ",
-		"usr/local/lib/systemd/system/osmo-remsim-client@.service":      "[Service]",
-		"usr/local/lib/sysusers.d/remsim-client.conf":                   "m remsim-client plugdev",
-		"usr/share/polkit-1/rules.d/remsim-bankd.rules":                 "remsim-bankd",
-		"usr/local/share/doc/remsim/systemd/event-scripts-as-root.conf": "User=root",
+		"lib/systemd/system/osmo-remsim-server.service":                "theirs",
+		"etc/default/remsim-bankd":                                     "changed",
+		"etc/default/remsim-client-0":                                  "'/usr/local/share/doc/remsim/event-scripts/at-cfun ",
+		"usr/local/lib/systemd/system/remsim-server.service":           "ExecStart=/usr/local/bin/remsim-server ",
+		"usr/local/lib/systemd/system/remsim-client@.service":          "exec /usr/local/bin/remsim-client-st2 ",
+		"usr/local/lib/systemd/system/osmo-remsim-bankd.service":       "ExecCondition=/usr/local/bin/remsim-bankd ",
+		"usr/local/lib/systemd/system/osmo-remsim-client@.service":     "[Service]",
+		"usr/local/lib/sysusers.d/remsim-client.conf":                  "m remsim-client plugdev",
+		"usr/share/polkit-1/rules.d/remsim-bankd.rules":                "remsim-bankd",
+		"usr/local/share/remsim-client-st2/event-scripts-as-root.conf": "User=root",
 	} {
 		got, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || !strings.Contains(string(got), want) {
