@@ -25,6 +25,7 @@ type Terminal struct {
 	ended  chan struct{} // closed when the shell has
 	busy   bool          // a command has been given whose end wasn't seen
 	stays  bool          // it shall go on until Stop
+	status int           // it may then end with, besides 0
 	seen   int           // of text, by commands before
 
 	mu      sync.Mutex
@@ -212,7 +213,7 @@ func (t *Terminal) Stop() error {
 	if err != nil {
 		return fmt.Errorf("didn't end by Ctrl-C: %w; the last that it wrote: %q", err, tail(l.Lines))
 	}
-	if l.Status != 0 && l.Status != 128+int(unix.SIGINT) {
+	if l.Status != 0 && l.Status != t.status && l.Status != 128+int(unix.SIGINT) {
 		return fmt.Errorf("ended with status %d by Ctrl-C; the last that it wrote: %q", l.Status, tail(l.Lines))
 	}
 	return nil
