@@ -120,7 +120,7 @@ func (e *RefusedError) Error() string { return "refused with " + e.Result.String
 // Run keeps the connection until ctx ends; it returns ctx's cause.
 //
 // A journal needs no line for each of the attempts that end alike: at each step of the
-// schedule, and after a connection that held, the first is a warning.
+// schedule, of which the attempts without a delay are none of their own, and after a connection that held, the first is a warning.
 func (c *Caller) Run(ctx context.Context) error {
 	log := orSilent(c.Log)
 	var sched Schedule
@@ -151,9 +151,9 @@ func (c *Caller) Run(ctx context.Context) error {
 		if _, ok := errors.AsType[*WrongPeerError](err); ok {
 			sched.Slowest()
 		}
-		if held := !accepted.IsZero() && !brief; held || step != sched.Step() {
+		if held, next := !accepted.IsZero() && !brief, max(1, sched.Step()); held || step != next {
 			clear(said)
-			step = sched.Step()
+			step = next
 		}
 		level := logrus.DebugLevel
 		if said[end] != err.Error() {

@@ -202,8 +202,8 @@ func TestCaller(t *testing.T) {
 			t.Errorf("delays without jitter: %v", gaps)
 		}
 		time.Sleep(time.Hour)
-		if w := b.lines(logrus.WarnLevel); len(w) != 6 || !strings.Contains(w[0], "connection refused") {
-			t.Errorf("in an hour %d warnings, want one a step: %q", len(w), w)
+		if w := b.lines(logrus.WarnLevel); len(w) != 5 || !strings.Contains(w[0], "connection refused") {
+			t.Errorf("in an hour %d warnings, want one a step, the attempts without delay in the first: %q", len(w), w)
 		}
 	})
 	in(t, "unreachable host has 10 s", func(t *testing.T) {
@@ -212,8 +212,8 @@ func TestCaller(t *testing.T) {
 		b.run()
 		time.Sleep(30 * time.Second)
 		b.want("0s REESTABLISH", "10s REESTABLISH", "20s REESTABLISH", "30s REESTABLISH")
-		if w := b.lines(logrus.WarnLevel); len(w) != 2 || !strings.Contains(w[0], "no connection within 10s") {
-			t.Errorf("warnings %q, want one a step", w)
+		if w := b.lines(logrus.WarnLevel); len(w) != 1 || !strings.Contains(w[0], "no connection within 10s") {
+			t.Errorf("warnings %q, want one", w)
 		}
 	})
 	in(t, "silent server has 10 s", func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestCaller(t *testing.T) {
 			p.ExpectEnd(time.Second)
 		}
 		b.want("0s REESTABLISH", "0s ESTABLISHED", "0s REESTABLISH", "0s ESTABLISHED", "0s REESTABLISH", "0s ESTABLISHED", "0s REESTABLISH_DELAY")
-		if w := b.lines(logrus.WarnLevel); len(w) != 2 || !strings.Contains(w[0], "refused with identityInUse") {
+		if w := b.lines(logrus.WarnLevel); len(w) != 1 || !strings.Contains(w[0], "refused with identityInUse") {
 			t.Errorf("warnings %q", w)
 		}
 	})
@@ -299,8 +299,7 @@ func TestCaller(t *testing.T) {
 			p.Close()
 		}
 		synctest.Wait()
-		// One a step, with the first three attempts in one.
-		if w := b.lines(logrus.WarnLevel); n < 200 || len(w) != 6 || !strings.Contains(w[5], "connection lost: EOF") {
+		if w := b.lines(logrus.WarnLevel); n < 200 || len(w) != 5 || !strings.Contains(w[4], "connection lost: EOF") {
 			t.Errorf("in %d connections %d warnings, want one a step: %q", n, len(w), w)
 		}
 		if i := b.lines(logrus.InfoLevel); len(i) != 1 {
@@ -448,7 +447,7 @@ func TestCallerAddresses(t *testing.T) {
 		b.caller.Addr = "server:9998"
 		b.run()
 		time.Sleep(5 * time.Second)
-		if w := b.lines(logrus.WarnLevel); len(w) != 2 || !strings.Contains(w[0], "no such host") {
+		if w := b.lines(logrus.WarnLevel); len(w) != 1 || !strings.Contains(w[0], "no such host") {
 			t.Errorf("warnings %q", w)
 		}
 		b.net.Name("server", "10.0.0.1")

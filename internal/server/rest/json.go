@@ -39,6 +39,9 @@ func refuse(w http.ResponseWriter, p problem) {
 	if len(p.Value) > maxValue {
 		p.Value, _ = json.Marshal(string(p.Value[:maxValue]) + "…")
 	}
+	if l, ok := w.(*loggedWriter); ok {
+		l.reason = p.Detail
+	}
 	send(w, p.Status, problemType, p)
 }
 

@@ -90,11 +90,17 @@ func sameSite() func(http.Handler) http.Handler {
 	return p.Handler
 }
 
-// logged logs each request, refused ones at level info, and tells of it.
+// A loggedWriter is what an answer is written to, which knows why a request is refused.
+type loggedWriter struct {
+	middleware.WrapResponseWriter
+	reason string // empty: it isn't refused, or there is no such path
+}
+
+// logged logs each request, refused ones at level info and with the reason, and tells of it.
 func logged(log *logrus.Entry, observe func(string, string, int, time.Duration)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+			ww := &loggedWriter{WrapResponseWriter: middleware.NewWrapResponseWriter(w, r.ProtoMajor)}
 			began := time.Now()
 			next.ServeHTTP(ww, r)
 			if observe != nil && ww.Header().Get("Content-Type") != streamType {
@@ -108,9 +114,11 @@ func logged(log *logrus.Entry, observe func(string, string, int, time.Duration))
 			if !log.Logger.IsLevelEnabled(level) {
 				return
 			}
-			log.WithFields(logrus.Fields{
-				"peer": r.RemoteAddr, "method": r.Method, "path": r.URL.Path, "status": ww.Status(),
-			}).Log(level, "request")
+			fields := logrus.Fields{"peer": r.RemoteAddr, "method": r.Method, "path": r.URL.Path, "status": ww.Status()}
+			if ww.reason != "" {
+				fields["err"] = ww.reason
+			}
+			log.WithFields(fields).Log(level, "request")
 		})
 	}
 }

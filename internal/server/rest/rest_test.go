@@ -394,6 +394,33 @@ func TestDelete(t *testing.T) {
 }
 
 // TestNoSuchPath checks other paths and methods: text, 404 for both.
+// TestReason looks at the log lines of requests: one that is refused says why.
+func TestReason(t *testing.T) {
+	log, hook := logtest.NewNullLogger()
+	h := Handler(server.NewState(), log.WithField("cat", "DREST"))
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		why                any
+	}{
+		{"POST", v1Path + "/slotmaps", slotmapBody(1, 1024, 1, 0), 400, "bank.slotNr is not an integer 0..1023"},
+		{"POST", v1Path + "/slotmaps", "{", 400, "the body is not JSON: unexpected end of JSON input"},
+		{"DELETE", v1Path + "/slotmaps/65541", "", 404, "bank slot B1:5 is in no map"},
+		{"GET", v2Path + "/slotmaps/B1:5", "", 404, "bank slot B1:5 is in no map"},
+		{"GET", "/nowhere", "", 404, nil},
+	} {
+		hook.Reset()
+		do(h, tt.method, tt.path, tt.body)
+		if l := hook.AllEntries(); len(l) != 1 || l[0].Level != logrus.InfoLevel || l[0].Data["status"] != tt.status || l[0].Data["err"] != tt.why {
+			t.Errorf("%s %s: logged %v, want status %d because %v", tt.method, tt.path, l, tt.status, tt.why)
+		}
+	}
+	hook.Reset()
+	if do(h, "GET", v1Path+"/slotmaps", ""); len(hook.AllEntries()) != 0 {
+		t.Error("an answer is logged at level info")
+	}
+}
+
 // TestListsAreKept asks for the lists of maps again and again: nobody is told what was true before.
 func TestListsAreKept(t *testing.T) {
 	state := server.NewState()
