@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,13 +32,13 @@ func Check(ctx context.Context, r *doctor.Report, l Looker, software bankd.Bank,
 			`"1","0","ACS ACR33 ICC Reader 00 00"; see the manual`)
 	}
 	var mine []bankd.Slot
-	hardware := err != nil
 	for _, s := range slots {
 		if s.Bank.ID == bank && s.Bank.Slot < numSlots {
 			mine = append(mine, s)
-			hardware = hardware || !s.Software()
 		}
 	}
+	// Cards in software need no pcscd; who has no slots yet wants to know which readers there are.
+	hardware := len(mine) == 0 || slices.ContainsFunc(mine, func(s bankd.Slot) bool { return !s.Software() })
 	switch {
 	case err != nil:
 	case len(mine) == 0:
@@ -47,7 +48,7 @@ func Check(ctx context.Context, r *doctor.Report, l Looker, software bankd.Bank,
 		r.Good("slots file %s: %d lines for bank %d", file, len(mine), bank)
 	}
 	var readers []bankd.Reader
-	if hardware { // software cards need no pcscd
+	if hardware {
 		limit, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("no answer within %v", within))
 		defer cancel()
 		readers, err = l.Look(limit)

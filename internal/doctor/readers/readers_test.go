@@ -82,9 +82,11 @@ FAIL  slots file: open slots.csv: no such file or directory
 ok    pcscd runs and has readers: 1
 ok    reader "A 00": card with ATR 3b 02 14 50
 `},
-		{"other bank", "2,0,A\n", pcscd{}, `
+		{"other bank", "2,0,A\n", pcscd{readers: []bankd.Reader{good}}, `
 FAIL  slots file slots.csv: none of its 1 lines is for a slot below 8 of bank 1
       → see --bank-id, --num-slots and the first field of the lines
+ok    pcscd runs and has readers: 1
+ok    reader "A 00": card with ATR 3b 02 14 50
 `},
 		{"no pcscd", "1,0,A\n", pcscd{err: fmt.Errorf("connect: %w", bankd.ErrNoService)}, `
 ok    slots file slots.csv: 1 lines for bank 1
