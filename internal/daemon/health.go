@@ -29,16 +29,24 @@ type Loop struct {
 
 // Mutex returns the Loop of those who hold mu now and then: it answers when it gets mu, for an instant.
 func Mutex(name string, mu sync.Locker) Loop {
-	asked := make(chan chan struct{}, 1) // nil: nobody waits for mu, else who does says so by closing it
+	return Patient(name, func() {
+		mu.Lock()
+		//lint:ignore SA2001 to have had it is all
+		mu.Unlock()
+	})
+}
+
+// Patient returns the Loop that answers when ask returns. Who asks again while the last question is unanswered waits for the same answer, so
+// that what takes long comes to its turn, however little time each question has. ask should return at the program's end.
+func Patient(name string, ask func()) Loop {
+	asked := make(chan chan struct{}, 1) // nil: nothing is asked, else who asks says so by closing it
 	asked <- nil
 	return Loop{name, func(ctx context.Context) error {
 		c := <-asked
 		if c == nil {
 			c = make(chan struct{})
 			go func() {
-				mu.Lock()
-				//lint:ignore SA2001 to have had it is all
-				mu.Unlock()
+				ask()
 				<-asked
 				asked <- nil
 				close(c)

@@ -21,7 +21,7 @@ import (
 // A Manager is the service manager that has started the program, told by sd_notify(3) how it is. Methods of a nil
 // one do nothing.
 type Manager struct {
-	socket   *net.UnixConn
+	socket   *net.UnixAddr
 	watchdog time.Duration // within which a sign of life must come; 0: none is wanted
 	log      *logrus.Entry
 }
@@ -40,12 +40,13 @@ func Managed(log *logrus.Logger) *Manager {
 	if addr == "" {
 		return nil
 	}
-	m := &Manager{log: log.WithField("cat", "DMAIN")}
-	var err error
-	if m.socket, err = net.DialUnix("unixgram", nil, &net.UnixAddr{Name: addr, Net: "unixgram"}); err != nil {
+	m := &Manager{log: log.WithField("cat", "DMAIN"), socket: &net.UnixAddr{Name: addr, Net: "unixgram"}}
+	c, err := net.DialUnix("unixgram", nil, m.socket)
+	if err != nil {
 		m.log.WithError(err).Warn("the service manager isn't told anything")
 		return nil
 	}
+	c.Close()
 	if pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return m // the watchdog is another process's
 	}
@@ -57,25 +58,28 @@ func Managed(log *logrus.Logger) *Manager {
 	return m
 }
 
-// Close ends what Managed began.
-func (m *Manager) Close() {
-	if m != nil {
-		m.socket.Close()
-	}
-}
-
 // tellTimeout is how long the manager has to take a message. One that hangs with a full queue mustn't keep the program from ending.
 const tellTimeout = time.Second
 
-// tell sends assignments.
+// tell sends assignments, each time over a socket of its own: that of the manager may have been made anew since.
 func (m *Manager) tell(lines ...string) {
 	if m == nil {
 		return
 	}
-	_ = m.socket.SetWriteDeadline(time.Now().Add(tellTimeout)) // of a closed one Write says so
-	if _, err := m.socket.Write([]byte(strings.Join(lines, "\n"))); err != nil {
+	if err := m.send(strings.Join(lines, "\n")); err != nil {
 		m.log.WithError(err).Warn("the service manager wasn't told")
 	}
+}
+
+func (m *Manager) send(text string) error {
+	c, err := net.DialUnix("unixgram", nil, m.socket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetWriteDeadline(time.Now().Add(tellTimeout)) // of a closed one Write says so
+	_, err = c.Write([]byte(text))
+	return err
 }
 
 // Follow tells the manager that the program is started, and how it is until ctx ends; that it is stopping then is the

@@ -78,7 +78,6 @@ func managed(t *testing.T, addr, watchdog, pid string) *Manager {
 			t.Errorf("%s=%s is left to event scripts", name, v)
 		}
 	}
-	t.Cleanup(m.Close)
 	return m
 }
 
@@ -121,13 +120,17 @@ func TestFollow(t *testing.T) {
 func TestManagerHangs(t *testing.T) {
 	_, addr := listen(t, false)
 	m := managed(t, addr, "", "")
-	for err := error(nil); err == nil; {
-		m.socket.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		if _, err = m.socket.Write([]byte("STATUS=more")); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	c, err := net.DialUnix("unixgram", nil, m.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for err == nil {
+		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err = c.Write([]byte("STATUS=more")); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal(err)
 		}
 	}
-	m.socket.SetWriteDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	ended := make(chan struct{})
@@ -140,6 +143,26 @@ func TestManagerHangs(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("it waits for its manager")
 	}
+}
+
+// A manager that has begun anew, at a socket of the same name, is told what comes.
+func TestManagerAnew(t *testing.T) {
+	first, addr := listen(t, false)
+	m := managed(t, addr, "", "")
+	m.tell("STATUS=first")
+	first.want("STATUS=first")
+	first.conn.Close()
+	m.tell("STATUS=nobody") // is logged
+	if err := os.Remove(addr); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: addr, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	m.tell("STATUS=second")
+	(&manager{t, conn}).want("STATUS=second")
 }
 
 func monotonic(t *testing.T) int64 {
@@ -220,7 +243,6 @@ func TestManaged(t *testing.T) {
 	var none *Manager
 	none.Follow(t.Context(), Health{})
 	none.Reloaded()
-	none.Close()
 }
 
 // All loops are asked at once, those that don't answer are named, and asking one again and again that is stuck leaves nothing behind.

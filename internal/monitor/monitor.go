@@ -202,5 +202,4 @@ func (m *Monitor) Close() {
 		m.srv.Close()
 	}
 	m.running.Wait()
-	m.manager.Close()
 }

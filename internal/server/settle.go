@@ -69,6 +69,7 @@ const settleDelay = time.Second
 
 // settle stores what has settled, soon after it has, until ctx ends, and then the last of it.
 func (s *State) settle(ctx context.Context) error {
+	defer close(s.done)
 	var due <-chan time.Time // nil: nothing has settled
 	for {
 		select {

@@ -61,6 +61,7 @@ type State struct {
 	settled   settlement
 	unsettled chan struct{} // capacity 1: there is something in settled
 	asked     chan struct{} // by askStore, of settle
+	done      chan struct{} // closed when settle has ended
 
 	name, version string
 	started       time.Time
@@ -86,6 +87,7 @@ func NewState() *State {
 		leading:   make(chan struct{}, 1),
 		unsettled: make(chan struct{}, 1),
 		asked:     make(chan struct{}),
+		done:      make(chan struct{}),
 	}
 }
 

@@ -3,7 +3,6 @@
 package server
 
 import (
-	"context"
 	"fmt"
 
 	"remsim/internal/count"
@@ -92,20 +91,20 @@ func (r Running) Health() daemon.Health {
 	return daemon.Health{
 		Loops: append([]daemon.Loop{
 			daemon.Mutex("reconciliation of peers", &s.mu),
-			{Name: "store", Ask: s.askStore},
+			daemon.Patient("store", s.askStore),
 		}, r.loops...),
 		Ready:  func() error { return nil },
 		Status: func() string { return s.Stats().String() },
 	}
 }
 
-// askStore waits until nobody commits, and until settle, which must run, is at leisure.
-func (s *State) askStore(ctx context.Context) error {
+// askStore waits until it was its turn to commit, and until settle is at leisure or has ended. On a slow disk that is as long as
+// several transactions take.
+func (s *State) askStore() {
+	s.leading <- struct{}{}
+	<-s.leading
 	select {
-	case s.leading <- struct{}{}:
-		<-s.leading
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case s.asked <- struct{}{}:
+	case <-s.done:
 	}
-	return daemon.Receiver("", s.asked).Ask(ctx)
 }

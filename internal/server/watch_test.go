@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,9 +100,54 @@ func TestRunning(t *testing.T) {
 	})
 }
 
+// TestSlowStore asks a server whose back-ends change something all the time, each change taking nearly as long as a question may: the
+// store has its turn, if only after some questions, as the next one goes on where the last was given up.
+func TestSlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = time.Second
+		store := newTestStore()
+		s, err := LoadState(t.Context(), store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { s.settle(ctx) })
+		store.fail = func() error { time.Sleep(limit * 9 / 10); return nil }
+		for i := range uint16(3) {
+			running.Go(func() {
+				for ctx.Err() == nil {
+					if _, err := s.Commit(context.Background(), PutMap(pair(i, i)), DeleteMap(bk(1, i))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		h := Running{ss: &sessions{state: s}}.Health()
+		answers, silent, most := 0, 0, 0
+		for range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			if h.Alive(ctx) == nil {
+				answers, silent = answers+1, 0
+			} else {
+				silent++
+			}
+			cancel()
+			most = max(most, silent)
+			time.Sleep(limit / 10)
+		}
+		if most == 0 || most > 4 {
+			t.Errorf("%d answers to 100 questions, none to as many as %d in a row: want some to wait, but no more than four", answers, most)
+		}
+		cancel()
+		running.Wait()
+	})
+}
+
 // A State whose mutex nobody gives back doesn't answer.
 func TestStuck(t *testing.T) {
 	s := NewState()
+	defer close(s.done)
 	h := Running{ss: &sessions{state: s}}.Health()
 	s.mu.Lock()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
