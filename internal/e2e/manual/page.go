@@ -40,6 +40,7 @@ const (
 	Setup               // a command that readers don't see
 	Script              // a script, in a shell of its own
 	File                // a file that readers write
+	More                // what the program that goes on in a terminal prints, or is typed to
 )
 
 // A Step is a thing that a reader does.
@@ -291,21 +292,23 @@ func (b *block) commands() ([]Step, error) {
 	var steps []Step
 	for i, line := range b.lines {
 		line = strings.TrimRight(line, " ")
-		switch {
-		case strings.HasPrefix(line, "$ ") || strings.HasPrefix(line, "# "):
+		if strings.HasPrefix(line, "$ ") || strings.HasPrefix(line, "# ") {
 			steps = append(steps, Step{Line: b.line + i, Terminal: b.attrs["term"], Text: line[2:], Shown: make([]Output, 1)})
-		case len(steps) == 0:
-			return nil, fmt.Errorf("%q: no command is before it", line)
-		case strings.HasPrefix(line, "> ") || line == ">":
-			s := &steps[len(steps)-1]
-			typed := strings.TrimPrefix(strings.TrimPrefix(line, ">"), " ")
-			if s.silent() && incomplete(s.Text) {
-				s.Text += "\n" + typed
-			} else {
-				s.Shown = append(s.Shown, Output{Typed: typed})
+			continue
+		}
+		if len(steps) == 0 {
+			if b.attrs["term"] == "" {
+				return nil, fmt.Errorf("%q: no command is before it", line)
 			}
+			steps = append(steps, Step{Kind: More, Line: b.line, Terminal: b.attrs["term"], Shown: make([]Output, 1)})
+		}
+		s := &steps[len(steps)-1]
+		switch typed, ok := strings.CutPrefix(line+" ", "> "); {
+		case ok && s.Kind == Command && s.silent() && incomplete(s.Text):
+			s.Text += "\n" + strings.TrimSuffix(typed, " ")
+		case ok:
+			s.Shown = append(s.Shown, Output{Typed: strings.TrimSuffix(typed, " ")})
 		default:
-			s := &steps[len(steps)-1]
 			o := &s.Shown[len(s.Shown)-1]
 			o.Pattern = append(o.Pattern, b.pattern(line))
 		}
@@ -314,7 +317,7 @@ func (b *block) commands() ([]Step, error) {
 		return nil, fmt.Errorf("no command in it")
 	}
 	last := &steps[len(steps)-1]
-	last.Stays = b.attrs["role"] == "stays"
+	last.Stays = b.attrs["role"] == "stays" || last.Kind == More
 	if last.Stays && last.silent() {
 		return nil, fmt.Errorf("%q goes on: show what it prints when it's ready", last.Text)
 	}

@@ -103,6 +103,8 @@ func TestRun(t *testing.T) {
 		{"setup", "//setup: echo why; false\n", "status 1, want 0; it has written:\n\twhy"},
 		{"ends", "[source,console,term=x,role=stays]\n----\n$ echo a; sleep 0.3\na\n----\n//setup: sleep 1\n", "has ended by itself with status 0"},
 		{"never ready", "[source,console,role=stays]\n----\n$ echo a; sleep 60\nb\n----\n", "not within"},
+		{"no more", "[source,console,term=x,role=stays]\n----\n$ sh -c 'echo a; sleep 60'\na\n----\n[source,console,term=x]\n----\nb\n----\n", "not within"},
+		{"more of nothing", "[source,console,term=x]\n----\nb\n----\n", "nothing goes on"},
 		{"ends badly", "[source,console,role=stays]\n----\n$ sh -c \"trap 'exit 5' INT; echo a; while :; do sleep 0.1; done\"\na\n----\n", "ended with status 5 by Ctrl-C"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

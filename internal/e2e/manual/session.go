@@ -53,6 +53,8 @@ func (s *Step) what() string {
 	switch s.Kind {
 	case Script:
 		return "script"
+	case More:
+		return "more of terminal " + s.Terminal
 	case File:
 		return "file " + s.Path
 	}
@@ -77,6 +79,9 @@ func (s *session) do(step *Step) error {
 	t, err := s.terminal(step.Terminal)
 	if err != nil {
 		return err
+	}
+	if step.Kind == More {
+		return s.converse(t, step)
 	}
 	if err := t.Stop(); err != nil {
 		return fmt.Errorf("what is in its terminal: %w", err)
@@ -131,10 +136,14 @@ func once(t *Terminal, step *Step) error {
 	return nil
 }
 
-// converse runs a command that goes on or that is typed to.
+// converse runs a command that goes on or that is typed to, or looks again at one that goes on.
 func (s *session) converse(t *Terminal, step *Step) error {
-	if err := t.Begin(step.Text, len(step.Shown) > 1); err != nil {
-		return err
+	if step.Kind == Command {
+		if err := t.Begin(step.Text, len(step.Shown) > 1); err != nil {
+			return err
+		}
+	} else if !t.busy {
+		return errors.New("nothing goes on there")
 	}
 	for i, o := range step.Shown {
 		if i > 0 {
@@ -143,6 +152,9 @@ func (s *session) converse(t *Terminal, step *Step) error {
 			}
 		}
 		pattern := append(slices.Clone(o.Pattern), "…") // more may come
+		if step.Kind == More || i > 0 {
+			pattern = slices.Insert(pattern, 0, "…") // so may what belongs to what was before
+		}
 		l, err := t.Await(s.soon, func(l Look) bool { return Matches(pattern, l.printed()) })
 		switch {
 		case err != nil:
@@ -153,7 +165,7 @@ func (s *session) converse(t *Terminal, step *Step) error {
 			return differs(o.Pattern, l.printed())
 		}
 	}
-	t.stays = step.Stays
+	t.stays, t.status = step.Stays, step.Status
 	return nil
 }
 
