@@ -150,8 +150,13 @@ func TestPages(t *testing.T) {
 	if err := rig.Sources(root); err != nil { // what is built counts, not only what is imported
 		t.Fatal(err)
 	}
-	stage := t.TempDir()
-	if err := install(tree, stage); err != nil {
+	packages, stage := t.TempDir(), t.TempDir()
+	if given := os.Getenv("REMSIM_PACKAGES"); given != "" {
+		packages = given
+	} else if err := build(packages); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(packages, stage); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range chapters(t) {
@@ -164,7 +169,7 @@ func TestPages(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), number), func(t *testing.T) {
 				t.Parallel()
 				if p.World == Machine {
-					runInMachine(t, p, tree)
+					runInMachine(t, p, tree, packages)
 				} else {
 					runInProcess(t, p, number, stage)
 				}
@@ -190,29 +195,35 @@ func runInProcess(t *testing.T, p *Page, number int, stage string) {
 	}
 }
 
-// install puts what make build and make install make below stage, as far as programs and driver go.
-func install(tree, stage string) error {
-	bundle := "BUNDLE=" + filepath.Join(stage, "ifd-remsim-client.bundle")
-	bin := filepath.Join(stage, "usr/bin") + "/"
-	for _, args := range [][]string{
-		{"sh", "-c", `mkdir -p "$0" && CGO_ENABLED=1 go build -buildvcs=false -o "$0" $(go list ./cmd/... | grep -v /remsim-ifd$)`, bin},
-		{"make", "-s", "driver", bundle},
-		{"make", "-s", "install-driver", bundle, "PREFIX=/usr", "DESTDIR=" + stage},
-	} {
-		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Dir = tree
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+// build makes the packages that have programs, compressed but little, as they don't go far.
+func build(dir string) error {
+	cmd := exec.Command(root+"/contrib/package", dir, "-B")
+	cmd.Env = append(os.Environ(), "DPKG_DEB_COMPRESSOR_LEVEL=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+// unpack puts the files of packages into a directory.
+func unpack(packages, dir string) error {
+	debs, err := filepath.Glob(filepath.Join(packages, "*.deb"))
+	if err != nil || len(debs) == 0 {
+		return fmt.Errorf("no packages in %s (%v)", packages, err)
+	}
+	for _, deb := range debs {
+		if out, err := exec.Command("dpkg-deb", "-x", deb, dir).CombinedOutput(); err != nil {
+			return fmt.Errorf("unpack %s: %w\n%s", deb, err, out)
 		}
 	}
 	return nil
 }
 
-// runInMachine runs a page in a Debian system, for which the packages are made before.
-func runInMachine(t *testing.T, p *Page, tree string) {
+// runInMachine runs a page in a Debian system that has the packages, none of them installed.
+func runInMachine(t *testing.T, p *Page, tree, packages string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	m, err := machine.Start(root+"/.cache/machine", machine.Bind{From: tree, To: "/srv/remsim"})
+	m, err := machine.Start(root+"/.cache/machine", machine.Bind{From: tree, To: "/srv/remsim"}, machine.Bind{From: packages, To: "/srv/packages"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +236,7 @@ func runInMachine(t *testing.T, p *Page, tree string) {
 		return cmd
 	}
 	err = func() error {
-		network := []string{"echo " + Quote(hostsFile(p.Hosts())) + ">/etc/hosts"}
+		network := []string{"cp /srv/packages/*.deb /root", "echo " + Quote(hostsFile(p.Hosts())) + ">/etc/hosts"}
 		for _, a := range p.Addresses() {
 			network = append(network, "ip address replace "+a+" dev lo")
 		}
