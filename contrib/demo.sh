@@ -3,6 +3,7 @@
 # Shows a remote SIM at work on this computer alone: a server, a bankd with two cards and a
 # client with a shell in place of the modem. The cards are software; with PCSC=1 they
 # are in virtual readers of a real pcscd. Ends with status 1 when anything isn't as it should be.
+# shellcheck disable=SC2154 # now sets the variable that it is given, coproc shell_PID
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
@@ -91,7 +92,8 @@ start() {
 	local name=$1
 	shift
 	# Made here, since the background process may begin later than await looks.
-	: >"$dir/$name.out" >"$dir/$name.log"
+	: >"$dir/$name.out"
+	: >"$dir/$name.log"
 	"$bin/$name" "$@" >"$dir/$name.out" 2>"$dir/$name.log" &
 	pids+=($!)
 }
@@ -254,5 +256,5 @@ for pid in "${pids[@]}"; do
 done
 for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || die "a program ended with status $?"; done
 pids=()
-sorted=($(printf '%s\n' "${trips[@]}" | sort -n))
+mapfile -t sorted < <(printf '%s\n' "${trips[@]}" | sort -n)
 row 'all have ended' "${#trips[@]} commands, median round trip $(took "${sorted[${#sorted[@]} / 2]}")" "$(since "$began")"

@@ -21,6 +21,9 @@ import (
 
 const staticcheck = "honnef.co/go/tools/cmd/staticcheck@v0.8.2"
 
+// scripts names all shell scripts.
+const scripts = "git grep -lE '^#!/bin/(ba)?sh( |$)' -- .ci contrib debian"
+
 // packages are all packages; a dot directory is named since "./..." leaves it out.
 var packages = []string{"./...", "./.ci/check"}
 
@@ -37,6 +40,7 @@ func lintSteps() []step {
 		{name: "gofmt", args: []string{"gofmt", "-l", "cmd", "internal", ".ci"}, quiet: true},
 		{name: "go vet", args: append([]string{"go", "vet"}, packages...)},
 		{name: "staticcheck", args: append([]string{"go", "run", staticcheck}, packages...)},
+		{name: "shellcheck", args: []string{"sh", "-c", scripts + " | xargs shellcheck"}},
 	}
 }
 
