@@ -148,7 +148,8 @@ soak:
 install: install-driver install-units
 	@test -d bin/share || { echo 'make install: nothing in bin/: run make build first' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share' '$(DESTDIR)$(DOCDIR)/doc' \
-		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana' '$(DESTDIR)$(UDEVDIR)'
+		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana' \
+		'$(DESTDIR)$(DOCDIR)/wireshark' '$(DESTDIR)$(DOCDIR)/backend' '$(DESTDIR)$(UDEVDIR)'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
 	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
@@ -157,6 +158,9 @@ install: install-driver install-units
 	install -m 644 contrib/udev/60-remsim.rules '$(DESTDIR)$(UDEVDIR)'
 	install -m 644 contrib/prometheus/remsim.rules.yml '$(DESTDIR)$(DOCDIR)/prometheus'
 	install -m 644 contrib/grafana/remsim.json '$(DESTDIR)$(DOCDIR)/grafana'
+	install -m 644 contrib/wireshark/rspro.lua '$(DESTDIR)$(DOCDIR)/wireshark'
+	install contrib/backend/remsim-schedule '$(DESTDIR)$(DOCDIR)/backend'
+	install -m 644 contrib/backend/README.md contrib/backend/schedule.toml '$(DESTDIR)$(DOCDIR)/backend'
 
 # Files of the bundle are replaced, not written to, as pcscd may have them loaded. The links are where serial drivers are,
 # and where reader files for the C suite's driver look for it, unless that is there. Readers that are set up stay.
