@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package packages
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"remsim/internal/daemon"
+)
+
+// unpack returns a directory with the files of a package.
+func unpack(t *testing.T, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("dpkg-deb", "-x", deb(t, built, name), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return dir
+}
+
+// TestContent looks for what each package has to have, and for what the C suite has under other names.
+func TestContent(t *testing.T) {
+	t.Parallel()
+	content := map[string][]string{
+		"remsim-server": {"etc/default/remsim-server", "lib/systemd/system/remsim-server.service",
+			"lib/systemd/system/osmo-remsim-server.service>remsim-server.service", "usr/lib/sysusers.d/remsim-server.conf"},
+		"remsim-bankd": {"etc/default/remsim-bankd", "etc/remsim/", "lib/systemd/system/remsim-bankd.service",
+			"lib/systemd/system/osmo-remsim-bankd.service>remsim-bankd.service", "usr/lib/sysusers.d/remsim-bankd.conf"},
+		"remsim-client-st2": {"etc/default/remsim-client", "etc/default/remsim-client-0", "etc/default/remsim-clients",
+			"lib/systemd/system/remsim-client@.service", "lib/systemd/system/remsim-clients.service",
+			"lib/systemd/system/osmo-remsim-client@.service>remsim-client@.service", "lib/udev/rules.d/60-remsim.rules",
+			"usr/lib/sysusers.d/remsim-client-st2.conf", "usr/share/doc/remsim-client-st2/examples/at-cfun"},
+		"remsim-client-shell": {}, "remsim-apitool": {}, "remsim-simulator": {},
+		"libifd-remsim-client": {"etc/reader.conf.d/remsim-client", "usr/share/man/man8/remsim-ifd.8.gz",
+			"usr/lib/pcsc/drivers/ifd-remsim-client.bundle/Contents/Info.plist",
+			"usr/lib/pcsc/drivers/ifd-remsim-client.bundle/Contents/PkgInfo",
+			"usr/lib/pcsc/drivers/ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so",
+			"usr/lib/pcsc/drivers/serial/libifd_remsim_client.so>../ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so",
+			"usr/lib/pcsc/drivers/libifd-osmo-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so>" +
+				"../../../ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so"},
+		"remsim-doc": {"usr/share/doc/remsim-doc/remsim.html", "usr/share/doc/remsim-doc/remsim.pdf",
+			"usr/share/doc/remsim-doc/README.md", "usr/share/doc/remsim-doc/doc/programs.md"},
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := unpack(t, name)
+			want := append(content[name], "usr/share/doc/"+name+"/copyright", "usr/share/doc/"+name+"/changelog.gz")
+			if section, ok := map[string]string{"remsim-server": "8", "remsim-bankd": "8", "remsim-client-st2": "1",
+				"remsim-client-shell": "1", "remsim-apitool": "1", "remsim-simulator": "1"}[name]; ok {
+				page := name + "." + section + ".gz"
+				want = append(want, "usr/bin/"+name, "usr/share/man/man"+section+"/"+page,
+					"usr/share/bash-completion/completions/"+name, "usr/share/zsh/vendor-completions/_"+name,
+					"usr/share/fish/vendor_completions.d/"+name+".fish")
+				if name != "remsim-simulator" {
+					want = append(want, "usr/bin/osmo-"+name+">"+name, "usr/share/man/man"+section+"/osmo-"+page+">"+page)
+				}
+			}
+			for _, w := range want {
+				path, target, isLink := strings.Cut(w, ">")
+				at, err := os.Lstat(filepath.Join(dir, path))
+				if err != nil {
+					t.Errorf("%s lacks %s: %v", name, path, err)
+					continue
+				}
+				if got, _ := os.Readlink(filepath.Join(dir, path)); isLink && got != target {
+					t.Errorf("%s: %s is a link to %q, want %q", name, path, got, target)
+				}
+				if strings.HasSuffix(path, "/") != at.IsDir() {
+					t.Errorf("%s: %s is %v", name, path, at.Mode())
+				}
+			}
+			harden(t, dir)
+		})
+	}
+}
+
+// harden wants every program and library below dir to be position independent, with nothing to be written once it
+// is loaded, and nothing that is both written and run.
+func harden(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := elf.Open(path)
+		if err != nil {
+			return nil // not a program
+		}
+		defer f.Close()
+		var relro, stack bool
+		for _, p := range f.Progs {
+			relro = relro || p.Type == elf.PT_GNU_RELRO
+			stack = stack || p.Type == elf.PT_GNU_STACK && p.Flags&elf.PF_X != 0
+		}
+		flags, err := f.DynValue(elf.DT_FLAGS)
+		if err != nil {
+			return err
+		}
+		now := len(flags) > 0 && elf.DynFlag(flags[0])&elf.DF_BIND_NOW != 0
+		if f.Type != elf.ET_DYN || !relro || !now || stack {
+			t.Errorf("%s: type %v, relro %t, bind now %t, executable stack %t", path, f.Type, relro, now, stack)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLintian has Debian's own tool judge the packages. They are not for Debian's archive, so no bug is closed by
+// them, and no software centre looks for what has to do with a device.
+func TestLintian(t *testing.T) {
+	t.Parallel()
+	changes, err := filepath.Glob(filepath.Join(built, "*.changes"))
+	if err != nil || len(changes) != 1 {
+		t.Fatalf("%q %v, want one file", changes, err)
+	}
+	out, err := exec.Command("lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0",
+		"--suppress-tags=initial-upload-closes-no-bugs,appstream-metadata-missing-modalias-provide", changes[0]).CombinedOutput()
+	if err != nil || len(bytes.TrimSpace(out)) > 0 {
+		t.Errorf("lintian: %v\n%s", err, out)
+	}
+}
+
+// TestVersion compares the packages' version with the programs'.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	for _, name := range names {
+		out, err := exec.Command("dpkg-deb", "-f", deb(t, built, name), "Version").Output()
+		if version := strings.TrimSpace(string(out)); err != nil || !strings.HasPrefix(version, daemon.Version()+"-") {
+			t.Errorf("%s is %q (%v), its programs %s", name, version, err, daemon.Version())
+		}
+	}
+}
+
+// TestCopyright looks for the licence of each module that go.mod names, and of Go itself, in debian/copyright.
+func TestCopyright(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(unpack(t, "remsim-server"), "usr/share/doc/remsim-server/copyright"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(text, []byte("conveyed under version 3")) && !regexp.MustCompile(`conveyed\s+under\s+version\s+3`).Match(text) {
+		t.Error("it doesn't say under which version of the GPL programs are conveyed")
+	}
+	of := map[string]string{} // licences by files
+	var texts []string        // licences whose text is there
+	for stanza := range strings.SplitSeq(string(text), "\n\n") {
+		license := regexp.MustCompile(`(?m)^License: (.*)`).FindStringSubmatch(stanza)
+		if license == nil {
+			t.Errorf("no licence in\n%s", stanza)
+			continue
+		}
+		files := regexp.MustCompile(`(?ms)^Files:(.*?)^Copyright: \S`).FindStringSubmatch(stanza)
+		if files == nil {
+			texts = append(texts, license[1])
+			continue
+		}
+		for _, f := range strings.Fields(files[1]) {
+			of[f] = license[1]
+		}
+	}
+	out, err := exec.Command("go", "mod", "edit", "-json", filepath.Join(root, "go.mod")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct{ Require []struct{ Path string } }
+	if err := json.Unmarshal(out, &mod); err != nil || len(mod.Require) == 0 {
+		t.Fatalf("go.mod: %v, %d modules", err, len(mod.Require))
+	}
+	named := map[string]bool{"*": true, "vendor/std/*": true, // and what a module has of others:
+		"vendor/github.com/prometheus/client_golang/internal/github.com/golang/gddo/*": true}
+	for _, m := range mod.Require {
+		named["vendor/"+m.Path+"/*"] = true
+	}
+	for files := range named {
+		if of[files] == "" {
+			t.Errorf("debian/copyright has no licence of %s", files)
+		}
+	}
+	for files, license := range of {
+		if !named[files] {
+			t.Errorf("debian/copyright has %s, which go.mod doesn't name", files)
+		}
+		for l := range strings.SplitSeq(license, " and ") {
+			if !slices.Contains(texts, l) {
+				t.Errorf("debian/copyright: %s: no text of licence %s", files, l)
+			}
+		}
+	}
+}
