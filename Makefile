@@ -23,14 +23,13 @@ SYSUSERSDIR   ?= $(PREFIX)/lib/sysusers.d
 DEFAULTDIR    ?= $(PCSC_PREFIX)/etc/default
 POLKITDIR     ?= $(if $(PCSC_PREFIX),$(PCSC_PREFIX),/usr)/share/polkit-1/rules.d
 
-# What the programs are built from, for --version: git's commit, and when it was made in seconds. A tar ball has that in
-# internal/daemon/version.go; where neither is known, a Debian package's build knows the date. git is told where the
+# What the programs are built from, for --version: git's commit, and when it was made in seconds. In a tar ball that stands in
+# internal/daemon/version.go already; where it isn't known, a Debian package's build knows the date. git is told where the
 # repository is, so that it takes no other, nor asks whose it is.
 GIT    := git --git-dir=.git --work-tree=.
 SOURCE  = $(shell if [ -e .git ]; then $(GIT) log -1 --no-show-signature \
-	--format="%H$$(GIT_OPTIONAL_LOCKS=0 $(GIT) status --porcelain -uno | sed -n '1s/.*/-modified/p') %ct"; \
-	elif [ -n "$$SOURCE_DATE_EPOCH" ] && grep -q 'source = "$$Format' internal/daemon/version.go; then \
-	echo "unknown $$SOURCE_DATE_EPOCH"; fi)
+	--format="%H$$(GIT_OPTIONAL_LOCKS=0 $(GIT) status --porcelain -uno | sed -n '1s/.*/-modified/p') %ct"; else \
+	sed -n 's/^var source = "$$F.*"/unknown '"$$SOURCE_DATE_EPOCH"'/p' internal/daemon/version.go; fi)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 # How programs for use are built: so that it doesn't matter where, and hardened, also without what dpkg-buildflags says. They are
@@ -45,13 +44,14 @@ GOBUILD   = CGO_ENABLED=1 CGO_CPPFLAGS='$(CPPFLAGS)' CGO_CFLAGS='$(CFLAGS)' \
 STATIC       := remsim-server remsim-client-shell remsim-apitool
 STATIC_ARCHS ?= amd64 arm64 arm riscv64 mips mipsle
 
-.PHONY: help build man programs driver static release doc demo test test-faults test-doc bench lint fuzz soak install install-driver install-units clean
+.PHONY: help build man programs driver static release deb doc demo test test-faults test-doc test-packages bench lint fuzz soak install install-driver install-units clean
 
 help:
 	@echo 'make build    the programs and the PC/SC driver, in bin/, with their manual pages and completions'
 	@echo 'make static   programs that need no library, in bin/static/, for STATIC_ARCHS="$(STATIC_ARCHS)"'
 	@echo 'make release  tar balls and Debian packages of the last commit for amd64, arm64, armhf, those of make static, SHA256SUMS;'
 	@echo '              in bin/release/, each of them started once'
+	@echo 'make deb      Debian packages of this tree as it is, in bin/deb/'
 	@echo 'make man      the manual pages and completions, and doc/programs.md, from the programs'"'"' help'
 	@echo 'make doc      the manual, as HTML and PDF, in bin/doc/'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
@@ -59,6 +59,7 @@ help:
 	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'
 	@echo 'make test-faults  those in which lines are cut, programs killed and disks full, with what they have measured'
 	@echo 'make test-doc all commands of the manual and of README.md, as they stand there'
+	@echo 'make test-packages  Debian packages: built twice, installed, used, in the C suite'"'"'s place, purged; FRESH=1: each build from nothing'
 	@echo 'make lint     the checks of style only'
 	@echo 'make bench    how fast it is; WRITE=1: put it into doc/performance.md'
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
@@ -100,6 +101,11 @@ doc:
 	@contrib/install-deps doc
 	@contrib/book
 
+deb:
+	@contrib/install-deps deb
+	@contrib/package bin/deb
+	@ls bin/deb/*.deb
+
 demo:
 	@contrib/install-deps $(if $(PCSC),pcsc,demo)
 	@PCSC='$(PCSC)' contrib/demo.sh
@@ -122,6 +128,10 @@ test-faults:
 test-doc:
 	@contrib/install-deps test
 	go test -count=1 ./internal/e2e/manual </dev/null
+
+test-packages:
+	@contrib/install-deps test
+	REMSIM_FRESH='$(FRESH)' go test -count=1 -v ./internal/e2e/machine ./internal/e2e/packages </dev/null
 
 # The figures of doc/performance.md stand below its marker.
 bench:

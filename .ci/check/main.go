@@ -55,7 +55,7 @@ func main() {
 	}
 	if len(os.Args) == 1 {
 		t.step(step{name: "build without cgo", env: "CGO_ENABLED=0", args: []string{"go", "build", "./..."}})
-		t.test(append([]string{"test", "-race", "-json"}, packages...))
+		t.test(append([]string{"test", "-race", "-json", "-timeout", "20m"}, packages...))
 	}
 	for _, line := range t.reasons {
 		fmt.Println(line)
