@@ -244,9 +244,9 @@ func (s *State) commit(batch []*txn) error {
 	ended := settled.changes(s)
 	changes := ended
 	all := &plan{s: s}
-	for _, t := range batch {
+	for i, t := range batch {
 		p := &plan{s: s, under: all}
-		if t.err = p.txn(t); t.err == nil {
+		if t.err = p.txn(t, i == len(batch)-1); t.err == nil {
 			all.take(p)
 			changes = append(changes, t.changes...)
 		}
@@ -373,6 +373,7 @@ type plan struct {
 	at    map[slot.Bank]*planned
 	of    map[slot.Client]*planned // nil in both: there will be none
 	none  bool                     // there are no maps but those of at
+	last  bool                     // the op that is being planned is the last: what maps there are then need not be known
 	ids   map[ClientKey]slot.Client
 	given map[slot.Client]*ClientKey // nil: it will be nobody's
 }
@@ -437,11 +438,12 @@ func (p *plan) client(c slot.Client) *planned {
 	return p.s.byClient[c].planned()
 }
 
-// txn checks t's ops and finds what they change and result in.
-func (p *plan) txn(t *txn) error {
+// txn checks t's ops and finds what they change and result in. last: none comes after it.
+func (p *plan) txn(t *txn, last bool) error {
 	t.changes, t.results, t.all = nil, make([]Result, len(t.ops)), false
 	now := time.Now()
 	for i, op := range t.ops {
+		p.last = last && i == len(t.ops)-1
 		if err := p.op(t, op, &t.results[i], now); err != nil {
 			t.changes, t.results = nil, nil
 			return &OpError{i, err}
@@ -509,8 +511,11 @@ func (p *plan) op(t *txn, op Op, r *Result, now time.Time) error {
 	p.s.seq++
 	w.Seq = p.s.seq
 	t.changes = append(t.changes, Want{w})
-	set(&p.at, w.Bank, &planned{StoredMap: w})
-	set(&p.of, w.Client, &planned{StoredMap: w})
+	if !p.last {
+		m := &planned{StoredMap: w}
+		set(&p.at, w.Bank, m)
+		set(&p.of, w.Client, m)
+	}
 	return nil
 }
 
@@ -546,6 +551,8 @@ func (t *txn) end(m *planned, r *Result, now time.Time) {
 
 func (p *plan) end(t *txn, m *planned, r *Result, now time.Time) {
 	t.end(m, r, now)
-	set(&p.at, m.Bank, nil)
-	set(&p.of, m.Client, nil)
+	if !p.last {
+		set(&p.at, m.Bank, nil)
+		set(&p.of, m.Client, nil)
+	}
 }
