@@ -41,6 +41,9 @@ func (tcp) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 }
 
 func (tcp) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil { // whose zone LookupNetIP drops
+		return []netip.Addr{a.Unmap()}, nil
+	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	for i, a := range addrs {
 		addrs[i] = a.Unmap()

@@ -126,7 +126,7 @@ func TestTCPRefused(t *testing.T) {
 }
 
 func TestTCPLookup(t *testing.T) {
-	for in, want := range map[string]string{"127.0.0.1": "[127.0.0.1]", "::1": "[::1]", "::ffff:10.1.2.3": "[10.1.2.3]"} {
+	for in, want := range map[string]string{"fe80::1%lo": "[fe80::1%lo]", "127.0.0.1": "[127.0.0.1]", "::1": "[::1]", "::ffff:10.1.2.3": "[10.1.2.3]"} {
 		if got, err := link.TCP().Lookup(t.Context(), in); err != nil || fmt.Sprint(got) != want {
 			t.Errorf("%s: %v, %v; want %v", in, got, err, want)
 		}
