@@ -7,8 +7,9 @@ local chapter = pandoc.path.split_extension(pandoc.path.filename(PANDOC_STATE.in
 local chapters = { programs = 1, rest = 1, metrics = 1, performance = 1, reliability = 1, architecture = 1 }
 
 local function header(h)
-  h.identifier = h.level == 1 and chapter or chapter .. '-' .. h.identifier
-  return h
+  local id = h.level == 1 and chapter or chapter .. '-' .. h.identifier
+  h.identifier = ''
+  return { pandoc.RawBlock('asciidoc', '[#' .. id .. ']\n'), h }
 end
 
 local function link(l)
