@@ -51,3 +51,22 @@ func TestInstall(t *testing.T) {
 		}
 	}
 }
+
+// TestUsers has the packages make the same users as make install.
+func TestUsers(t *testing.T) {
+	for ours, theirs := range map[string]string{
+		"remsim-server": "remsim-server", "remsim-bankd": "remsim-bankd", "remsim-client": "remsim-client-st2",
+	} {
+		a, err := os.ReadFile(filepath.Join(root, "contrib/systemd", ours+".sysusers"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(root, "debian", theirs+".sysusers"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(a) != string(b) {
+			t.Errorf("contrib/systemd/%s.sysusers and debian/%s.sysusers differ", ours, theirs)
+		}
+	}
+}
