@@ -55,7 +55,7 @@ help:
 	@echo 'make man      the manual pages and completions, and doc/programs.md, from the programs'"'"' help'
 	@echo 'make doc      the manual, as HTML and PDF, in bin/doc/'
 	@echo 'make demo     a SIM used over the network, all on this computer; PCSC=1: through a real pcscd'
-	@echo 'make test     all checks and tests'
+	@echo 'make test     all checks and tests; those in a Debian system with systemd take root'
 	@echo 'make test-usb those of them that are on USB, in a virtual computer, with all that they say'
 	@echo 'make test-faults  those in which lines are cut, programs killed and disks full, with what they have measured'
 	@echo 'make test-doc all commands of the manual and of README.md, as they stand there'

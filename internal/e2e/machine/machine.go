@@ -42,7 +42,7 @@ type Bind struct{ From, To string }
 // all of its units have started.
 func Start(cache string, binds ...Bind) (*Machine, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("machine: only root can start one")
+		return nil, errors.New("machine: only root can start one; these tests take root")
 	}
 	lower, err := tree(cache)
 	if err != nil {
