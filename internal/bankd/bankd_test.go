@@ -365,7 +365,7 @@ func TestResetStorm(t *testing.T) {
 		m := r.session(c23, 0)
 		release := r.cards[0].hold()
 		m.command(cmd...)
-		synctest.Wait()
+		r.await()
 		for range 100 {
 			m.phys(true, slot.On)
 			m.phys(false, slot.Off)
@@ -676,7 +676,7 @@ func TestClientLeavesBeforeCardFails(t *testing.T) {
 		release := r.cards[0].hold()
 		r.cards[0].set(func(c *reader) { c.failWith = ErrMute })
 		m.command(cmd...)
-		synctest.Wait()
+		r.await()
 		m.Close()
 		synctest.Wait()
 		release()
@@ -768,4 +768,24 @@ func TestReaderWarnings(t *testing.T) {
 	}, func(cfg *setup) {
 		writeFile(t, cfg.SlotsFile, "1,0,Reader 00\n1,1,Reader 99\n1,2,Fake\n1,3,softsim:x\n2,0,y\n")
 	})
+}
+
+// The time that a call may take counts from its own begin, whenever there was one before.
+func TestCardTimeoutOfEachCall(t *testing.T) {
+	const limit = 10 * time.Second
+	simulate(t, func(r *rig) {
+		m := r.session(c23, 0)
+		m.exchange(cmd...)
+		time.Sleep(limit - time.Second)
+		release := r.cards[0].hold()
+		m.command(cmd...)
+		time.Sleep(limit - time.Millisecond)
+		synctest.Wait()
+		r.wantSlot(0, "CARD, client C23:0")
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		r.wantSlot(0, "FAILED, client C23:0, 1 hanging card calls, card call timed out")
+		release()
+		time.Sleep(time.Second)
+	}, func(s *setup) { s.CardTimeout = limit })
 }

@@ -17,8 +17,8 @@ type Bank interface {
 	Check(s Slot) error
 	// Open finds the card of s and powers it up; no reset beyond that, and no
 	// command, reaches the card. Errors tell their kind by wrapping one of the
-	// Err variables of this package. All later calls of the Card are made by the
-	// goroutine that called Open. When ctx ends nobody wants the card any more:
+	// Err variables of this package. All later calls of the Card are made one
+	// after the other, not all by the same goroutine. When ctx ends nobody wants the card any more:
 	// an Open that can't stop then may go on, its card is closed at once.
 	Open(ctx context.Context, s Slot) (Card, error)
 }
@@ -47,7 +47,7 @@ type Reader struct {
 	Changes uint64
 }
 
-// A Card is a card that is powered up. Its methods are called by one goroutine
+// A Card is a card that is powered up. Its methods are called one after the other
 // and may block; the slot that owns it never waits for them. They need no
 // time-out of their own: a call that takes too long is abandoned together with
 // its goroutine and its card, and when it returns after all the card is closed.

@@ -57,7 +57,7 @@ type conn struct {
 func (d *bankd) serve(nc net.Conn) {
 	c := &conn{d: d, vcc: true}
 	log := d.log.WithFields(logrus.Fields{"cat": "DBANKDW", "peer": nc.RemoteAddr().String()})
-	c.link = link.New(nc, link.Options{Listener: true, KeepAlive: d.cfg.KeepAlive, Identity: d.identity, Handle: c.handle, Log: log})
+	c.link = link.New(nc, link.Options{Listener: true, KeepAlive: d.cfg.KeepAlive, Identity: d.identity, Handle: c.handle, Lingers: true, Log: log})
 	s := d.state
 	crowded, err := s.enter(c, d.cfg.MaxConnections)
 	if err != nil {
@@ -191,36 +191,42 @@ func (c *conn) cut(err error) {
 	c.link.Close(err)
 }
 
-// transmit gives a command to the card goroutine. An error says what is wrong with it.
+// transmit has a command done: here, if the card goroutine has nothing else to do, which spares whoever waits for the answer
+// the change of goroutines. An error says what is wrong with the command.
 func (c *conn) transmit(m *rspro.TpduModemToCard) error {
-	w, err := c.post(m)
-	if w != nil {
+	w, j, err := c.post(m)
+	switch {
+	case j.n > 0:
+		c.link.Linger(func() { w.doLent(c, j) })
+	case w != nil:
 		w.poke()
 	}
 	return err
 }
 
 // post puts a command into the mailbox and returns whose it is; nil when the command
-// is an error, or when it doesn't count any more.
-func (c *conn) post(m *rspro.TpduModemToCard) (*worker, error) {
+// is an error, or when it doesn't count any more. With a job
+// the card is lent for that, and the call has begun.
+func (c *conn) post(m *rspro.TpduModemToCard) (w *worker, lent job, err error) {
 	s := c.d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case c.over || c.unheard > 0 || s.closing:
-		return nil, nil
+		return nil, job{}, nil
 	case c.state != Served:
-		return nil, fmt.Errorf("tpduModemToCard in state %v", c.state)
+		return nil, job{}, fmt.Errorf("tpduModemToCard in state %v", c.state)
 	case m.From != c.client || m.To != c.bay.slot:
-		return nil, fmt.Errorf("tpduModemToCard from %v to %v, mapped are %v and %v", m.From, m.To, c.client, c.bay.slot)
+		return nil, job{}, fmt.Errorf("tpduModemToCard from %v to %v, mapped are %v and %v", m.From, m.To, c.client, c.bay.slot)
 	case len(m.Data) < minCommand || len(m.Data) > maxCommand:
-		return nil, fmt.Errorf("tpduModemToCard of %d bytes, want %d..%d", len(m.Data), minCommand, maxCommand)
+		return nil, job{}, fmt.Errorf("tpduModemToCard of %d bytes, want %d..%d", len(m.Data), minCommand, maxCommand)
 	case c.busy:
-		return nil, errors.New("tpduModemToCard before the answer to the last one")
+		return nil, job{}, errors.New("tpduModemToCard before the answer to the last one")
 	}
 	c.busy = true
 	c.mail = copy(c.command[:], m.Data)
-	return c.bay.work, nil
+	w = c.bay.work
+	return w, w.lendLocked(c), nil
 }
 
 // status is RSPRO clientSlotStatusInd: only edges count. VCC falling is a cold reset

@@ -325,6 +325,12 @@ func (r *rig) accept() *rspro.ConnectBankReq {
 	return m
 }
 
+// await waits until a connection is read again whose command a card holds.
+func (r *rig) await() {
+	time.Sleep(10 * time.Millisecond)
+	synctest.Wait()
+}
+
 // stop ends the bankd, which may take up to limit.
 func (r *rig) stop(limit time.Duration) {
 	r.t.Helper()

@@ -37,23 +37,31 @@ const (
 )
 
 // A worker is the card goroutine of a slot: it opens the card when there is a user
-// for it, makes all calls to it, one after the other, and closes it when the user
+// for it, resets it, and closes it when the user
 // has gone, or the card. It ends when there is no user. When a call takes too long, the
 // worker is abandoned: it does nothing more than to close the card when the call returns
 // after all.
+//
+// While it has nothing to do, it lends the card for a command to the goroutine that has read that, and does
+// nothing until it has it back.
 type worker struct {
 	d     *bankd
 	bay   *bay
 	log   *logrus.Entry
 	tap   *gsmtap.Source // of traces
 	wake  chan struct{}  // something has changed in state
-	timer *time.Timer    // runs during a call
+	timer *time.Timer    // runs during a call, and may run on until its end
 	ctx   context.Context
 	stop  context.CancelFunc // when abandoned
 
 	// These belong to state.
 	calling   bool
 	deadline  time.Time // of the call
+	armed     bool      // timer runs
+	free      *conn     // whose next job is waited for; nil: of nobody
+	lent      bool      // the card is, to who has read a command
+	missed    bool      // poke was called meanwhile
+	lost      bool      // the card came back and is of no use any more
 	abandoned bool
 	epoch     int       // bay.epoch when it was abandoned
 	due       time.Time // when to try the card next, for a user that knows that there is none
@@ -155,6 +163,7 @@ func (w *worker) wanted() bool {
 // card is closed, and who waits for it needn't wait for the next try.
 func (w *worker) leave() {
 	w.stop()
+	w.timer.Stop()
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
 	abandoned := w.abandoned
@@ -192,14 +201,16 @@ func (w *worker) begin() bool {
 func (w *worker) beginLocked() {
 	w.calling = true
 	w.deadline = time.Now().Add(w.d.cfg.CardTimeout)
-	w.timer.Reset(w.d.cfg.CardTimeout)
+	if !w.armed { // or else it runs long enough: to set it, which wakes a thread, takes longer than most commands
+		w.armed = true
+		w.timer.Reset(w.d.cfg.CardTimeout)
+	}
 }
 
 // began returns when the call to the card has begun that was last.
 func (w *worker) began() time.Time { return w.deadline.Add(-w.d.cfg.CardTimeout) }
 
 func (w *worker) end() bool {
-	w.timer.Stop()
 	s := w.d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +222,13 @@ func (w *worker) end() bool {
 func (w *worker) overdue() {
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
-	if !w.calling || time.Now().Before(w.deadline) { // it has returned at the last moment
+	w.armed = false
+	left := time.Until(w.deadline)
+	if !w.calling || left > 0 { // the call that it was set for has returned
+		if w.calling {
+			w.armed = true
+			w.timer.Reset(left)
+		}
 		s.mu.Unlock()
 		return
 	}
@@ -330,43 +347,70 @@ func (w *worker) admit() *conn {
 
 // serve does what c wants of the card until c or the card has gone.
 func (w *worker) serve(c *conn) {
-	for {
-		j := w.next(c)
-		var r []byte
-		var err error
-		var took time.Duration
-		switch {
-		case j.over:
-			return
-		case j.reset != noReset:
-			if err = w.card.Reset(j.reset == coldReset); err == nil {
-				r = w.card.ATR()
-				err = checkATR(r)
-			}
-		default:
-			w.trace("command", w.cmd[:j.n])
-			r, err = w.card.Transmit(w.cmd[:j.n], w.buf[:])
-			took = time.Since(w.began())
-			if err == nil && (len(r) < minResponse || len(r) > maxResponse) {
-				err = fmt.Errorf("response of %d bytes, want %d..%d", len(r), minResponse, maxResponse)
-			}
+	for j := w.next(c); !j.over && w.do(c, j); j = w.next(c) {
+	}
+}
+
+// do does a job of c. It reports whether the card is of use after that.
+func (w *worker) do(c *conn, j job) bool {
+	var r []byte
+	var err error
+	var took time.Duration
+	if j.reset != noReset {
+		if err = w.card.Reset(j.reset == coldReset); err == nil {
+			r = w.card.ATR()
+			err = checkATR(r)
 		}
-		goes := w.finish(c, j, r, err)
-		if goes { // or else it was counted when it was abandoned
-			w.d.counts.job(j, took, err)
-		}
-		switch { // traced when the client waits no more
-		case err != nil:
-			return
-		case j.reset != noReset:
-			w.tap.ATR(r)
-		default:
-			w.tap.APDU(w.cmd[:j.n], r)
-		}
-		if !goes {
-			return
+	} else {
+		w.trace("command", w.cmd[:j.n])
+		r, err = w.card.Transmit(w.cmd[:j.n], w.buf[:])
+		took = time.Since(w.began())
+		if err == nil && (len(r) < minResponse || len(r) > maxResponse) {
+			err = fmt.Errorf("response of %d bytes, want %d..%d", len(r), minResponse, maxResponse)
 		}
 	}
+	goes := w.finish(c, j, r, err)
+	if goes { // or else it was counted when it was abandoned
+		w.d.counts.job(j, took, err)
+	}
+	switch { // traced when the client waits no more
+	case err != nil:
+		goes = false
+	case j.reset != noReset:
+		w.tap.ATR(r)
+	default:
+		w.tap.APDU(w.cmd[:j.n], r)
+	}
+	return goes
+}
+
+// lendLocked lends the card for a command of c, if there is nothing else to do: then the call has begun.
+func (w *worker) lendLocked(c *conn) job {
+	if w == nil || w.free != c || w.lent || c.reset != noReset {
+		return job{}
+	}
+	w.lent, w.missed = true, false
+	return w.commandLocked(c)
+}
+
+// doLent does what the card was lent for, and gives it back.
+func (w *worker) doLent(c *conn, j job) {
+	goes := w.do(c, j)
+	s := w.d.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.lent, w.lost = false, !goes
+	if w.missed || w.lost {
+		w.poke()
+	}
+}
+
+// commandLocked takes the command in c's mailbox. The call has begun then.
+func (w *worker) commandLocked(c *conn) job {
+	j := job{n: copy(w.cmd[:], c.command[:c.mail]), gen: c.gen}
+	c.mail = 0
+	w.beginLocked()
+	return j
 }
 
 // A job is what is to be done next with a card.
@@ -380,32 +424,32 @@ type job struct {
 // next waits for a job of c. The call that does it has begun when next returns.
 func (w *worker) next(c *conn) job {
 	s := w.d.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.free = c
+	defer func() { w.free = nil }()
 	for {
-		s.mu.Lock()
 		switch {
-		case w.bay.user != c || c.state != Served:
-			s.mu.Unlock()
+		case w.lent:
+			w.missed = true
+		case w.lost, w.abandoned, w.bay.user != c, c.state != Served:
+			w.lost = false
 			return job{over: true}
 		case c.reset != noReset && !s.closing:
 			j := job{reset: c.reset}
 			c.reset = noReset
 			w.beginLocked()
-			s.mu.Unlock()
 			return j
 		case c.mail > 0:
-			j := job{n: copy(w.cmd[:], c.command[:c.mail]), gen: c.gen}
-			c.mail = 0
-			w.beginLocked()
-			s.mu.Unlock()
-			return j
+			return w.commandLocked(c)
 		case s.closing:
 			s.releaseLocked(c)
-			s.mu.Unlock()
 			c.link.Finish(errStopping)
 			return job{over: true}
 		}
 		s.mu.Unlock()
 		<-w.wake
+		s.mu.Lock()
 	}
 }
 
@@ -414,7 +458,6 @@ func (w *worker) next(c *conn) job {
 // or the end of connection or card, has come in between. This is the one place where late
 // answers are dropped.
 func (w *worker) finish(c *conn, j job, r []byte, err error) bool {
-	w.timer.Stop()
 	s, b := w.d.state, w.bay
 	s.mu.Lock()
 	w.calling = false

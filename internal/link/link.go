@@ -65,6 +65,8 @@ type Options struct {
 	// It is called in the read loop, so it must not block, and the PDU's byte
 	// slices are valid only until it returns. It is not called after Close or Finish.
 	Handle func(*Conn, rspro.PDU)
+	// Lingers says that Handle may call Linger.
+	Lingers bool
 	// Log gets one line an event; its field peer should name the other end. Nil: no log.
 	// See SetLog.
 	Log *logrus.Entry
@@ -96,6 +98,8 @@ type Conn struct {
 	alive   *time.Timer // next PING or the end of the wait for a PONG; nil before Run
 	strays  quota       // messages out of place
 	lines   quota       // of Quota
+
+	reading *reading // nil unless Options.Lingers
 
 	timers sync.WaitGroup // one for each callback of a timer that may still run
 	tasks  sync.WaitGroup // the writer, when there is one, and who closes nc
@@ -148,7 +152,7 @@ func orSilent(log *logrus.Entry) *logrus.Entry {
 // Run serves the connection until it ends and returns the reason: the error
 // given to Close or Finish, ctx's cause, io.EOF when the peer closed, or a fault
 // of stream, framing or keep-alive. When it returns all goroutines of c have
-// ended, the stream is closed and the callbacks of all outstanding requests were called.
+// ended but those that linger, the stream is closed and the callbacks of all outstanding requests were called.
 func (c *Conn) Run(ctx context.Context) error {
 	// A server has thousands that wait in read: nothing else is on their stacks.
 	stop := c.begin(ctx)
@@ -205,21 +209,27 @@ func (c *Conn) ending() error {
 
 // read hands out what comes until the stream ends.
 func (c *Conn) read() error {
+	if c.o.Lingers {
+		return c.readLingering()
+	}
 	r := ipa.NewReader(c.nc)
 	for {
-		s, b, err := r.Next()
-		if err != nil {
-			return streamError(err)
-		}
-		if s == ipa.CCM {
-			err = c.control(b)
-		} else {
-			err = c.pdu(b)
-		}
-		if err != nil {
+		if err := c.next(r); err != nil {
 			return err
 		}
 	}
+}
+
+// next hands out the next frame.
+func (c *Conn) next(r *ipa.Reader) error {
+	s, b, err := r.Next()
+	switch {
+	case err != nil:
+		return streamError(err)
+	case s == ipa.CCM:
+		return c.control(b)
+	}
+	return c.pdu(b)
 }
 
 // streamError leaves the addresses out of a stream's error: they are the log entry's
