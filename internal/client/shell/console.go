@@ -97,20 +97,33 @@ func (c *console) with(card chan struct{}) {
 	}
 }
 
-// wait waits for a card, until ctx ends.
-func (c *console) wait(ctx context.Context) (chan struct{}, error) {
+// wait waits for a card, until the limit or until ctx ends.
+func (c *console) wait(ctx context.Context, limit time.Time) (chan struct{}, error) {
+	if ready := c.modem.next(); closed(ready) {
+		return ready, nil // a timer would be set for nothing
+	}
 	if c.explain && !c.modem.present() {
 		c.say("  no card yet: waiting for one up to %v", cardWait)
 	}
+	ctx, cancel := context.WithDeadlineCause(ctx, limit, errNoCard)
+	defer cancel()
 	return c.modem.wait(ctx)
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // transmit sends a TPDU when there is a card and prints what the card says.
 func (c *console) transmit(ctx context.Context, cmd []byte) (data []byte, sw uint16, err error) {
-	waiting, cancel := context.WithTimeoutCause(ctx, cardWait, errNoCard)
-	defer cancel()
+	limit := time.Now().Add(cardWait)
 	for {
-		card, err := c.wait(waiting)
+		card, err := c.wait(ctx, limit)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -133,9 +146,7 @@ func (c *console) transmit(ctx context.Context, cmd []byte) (data []byte, sw uin
 }
 
 func (reset) run(ctx context.Context, c *console) error {
-	waiting, cancel := context.WithTimeoutCause(ctx, cardWait, errNoCard)
-	defer cancel()
-	if _, err := c.wait(waiting); err != nil {
+	if _, err := c.wait(ctx, time.Now().Add(cardWait)); err != nil {
 		return err
 	}
 	c.file = file{}
