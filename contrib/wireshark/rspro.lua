@@ -724,7 +724,8 @@ local ipa = {
 }
 ipa_proto.fields = ipa
 local bad_frame = ProtoExpert.new("rspro_ipa.frame", "This isn't a frame of RSPRO", expert.group.MALFORMED, expert.severity.ERROR)
-ipa_proto.experts = { bad_frame }
+local cut_off = ProtoExpert.new("rspro_ipa.cut_off", "More isn't in the trace", expert.group.UNDECODED, expert.severity.NOTE)
+ipa_proto.experts = { bad_frame, cut_off }
 ipa_proto.prefs.ports = Pref.range("TCP ports", "9998-9999", "What is RSPRO without being asked", 65535)
 
 local function frame_length(tvb, _, offset)
@@ -785,7 +786,10 @@ local function frame(tvb, pinfo, root)
 end
 
 function ipa_proto.dissector(tvb, pinfo, root)
-	dissect_tcp_pdus(tvb, root, HEADER, frame_length, frame)
+	-- Where there should be more, but the trace lacks it, comes an error without a text.
+	local ok, err = pcall(dissect_tcp_pdus, tvb, root, HEADER, frame_length, frame)
+	if not ok and err then error(err, 0) end
+	if not ok then root:add(ipa_proto, tvb()):add_proto_expert_info(cut_off) end
 	return tvb:len()
 end
 
