@@ -281,9 +281,8 @@ func TestSchedulePlan(t *testing.T) {
 func TestScheduleErrors(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "s.toml")
 	const pool = "[[pool]]\ncards = ['B1:0']\nclients = ['C1:0']\nevery = '1h'\n"
-	type invalid struct{ Text, Want string }
-	var cases []invalid
-	for _, tt := range []invalid{
+	type invalid struct{ Text, Want string } // a Want in brackets is a part of it
+	cases := []invalid{
 		{"", "it has neither a [[pool]] nor a [[shift]]"},
 		{"[[pool]\n", "(at line 1"},
 		{"pools = 1\n" + pool, "pools isn't known here"},
@@ -307,8 +306,6 @@ func TestScheduleErrors(t *testing.T) {
 		{"[[shift]]\ncard = 'B1:0'\nclient = 'C1:0'\ndays = 'mo'", `shift[0].days is 'mo', want days mon tue wed thu fri sat sun, such as "mon-fri" or "sat,sun"`},
 		{"[[shift]]\ncard = 'B1:0'\nclient = 'C1:0'\ndays = 'sun'\nfrom = '23:00'\nto = '01:00'\n" +
 			"[[shift]]\ncard = 'B1:0'\nclient = 'C2:0'\ndays = 'mon'\nto = '00:30'", "shift[1] has B1:0 at times at which shift[0] has it, too"},
-	} {
-		cases = append(cases, tt)
 	}
 	texts, err := json.Marshal(cases)
 	if err != nil {
@@ -316,17 +313,17 @@ func TestScheduleErrors(t *testing.T) {
 	}
 	// All at once: a Python takes its time to start.
 	const program = `
-import importlib.machinery, json, sys
-sample = importlib.machinery.SourceFileLoader("sample", sys.argv[1]).load_module()
+import json, runpy, sys
+sample = runpy.run_path(sys.argv[1], run_name="sample")
 said = []
 for case in json.loads(sys.argv[2]):
     try:
-        sample.Schedule(case["Text"])
+        sample["Schedule"](case["Text"])
         said.append("nothing")
-    except sample.ScheduleError as e:
+    except sample["ScheduleError"] as e:
         said.append(str(e))
 json.dump(said, sys.stdout)`
-	stdout, stderr, status, err := rig.Execute(soon, "python3", "-B", "-W", "ignore", "-c", program, scheduler, string(texts))
+	stdout, stderr, status, err := rig.Execute(soon, "python3", "-c", program, scheduler, string(texts))
 	var said []string
 	if err == nil {
 		err = json.Unmarshal([]byte(stdout), &said)
