@@ -47,6 +47,7 @@ type Conn struct {
 	writing         chan struct{} // holds one token: whoever has it may write
 	ctx             context.Context
 	end             context.CancelFunc
+	limits          limits
 	pumps           sync.WaitGroup
 	closing         sync.Once
 	closed          error // what came of closing
@@ -173,8 +174,8 @@ func (c *Conn) pump(e Endpoint, transfers int, to chan<- []byte) {
 // device hasn't taken it by the deadline of ctx or within a second. What the device has begun to take it gets whole, even if ctx ends
 // meanwhile: else the rest would be missing at the next message's beginning.
 func (c *Conn) Write(ctx context.Context, b []byte) error {
-	limit, cancel := context.WithTimeoutCause(c.ctx, writeLimit, fmt.Errorf("not taken by the device within %v", writeLimit))
-	defer cancel()
+	limit, done := c.limits.start(c.ctx)
+	defer done()
 	begin, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(limit, stop)()

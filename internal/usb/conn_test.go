@@ -409,3 +409,36 @@ func TestConnWriteLimit(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// The time that a write may take counts from its own begin, whichever there were before.
+func TestConnWriteLimitOfEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.taken = make(chan []byte)
+		c := testConn(f)
+		write := func(wait time.Duration, want time.Duration) {
+			t.Helper()
+			time.AfterFunc(wait, func() {
+				select {
+				case <-f.taken:
+				case <-time.After(writeLimit): // it has given up
+				}
+			})
+			start := time.Now()
+			err := c.Write(t.Context(), []byte("x"))
+			if took := time.Since(start); took != want || (err == nil) != (want < writeLimit) {
+				t.Errorf("%v after %v, want it after %v", err, took, want)
+			}
+		}
+		for range 3 {
+			write(0, 0)
+			time.Sleep(700 * time.Millisecond)
+			write(600*time.Millisecond, 600*time.Millisecond)
+			write(2*writeLimit, writeLimit)
+			time.Sleep(5 * time.Second)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
