@@ -73,6 +73,9 @@ func load(name string) ([]*Page, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name == programs {
+		return examples(string(text)), nil
+	}
 	return Parse(name, string(text))
 }
 
@@ -128,7 +131,7 @@ func shellAt(words ...string) func() *exec.Cmd {
 	}
 }
 
-// chapters are those of the manual, and README.md.
+// chapters are those of the manual that have commands, and README.md.
 func chapters(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob(root + "/doc/manual/*.adoc")
@@ -138,7 +141,7 @@ func chapters(t *testing.T) []string {
 	for i, n := range names {
 		names[i], _ = filepath.Rel(root, n)
 	}
-	return append(names, "README.md")
+	return append(names, "README.md", "doc/rest.md", "doc/metrics.md", programs)
 }
 
 // TestPages runs all pages, side by side.
