@@ -5,9 +5,13 @@ package process
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -349,4 +353,103 @@ json.dump(said, sys.stdout)`
 			t.Errorf("%q: status %d, %v, %s%s", args, status, err, stdout, stderr)
 		}
 	}
+}
+
+// TestScheduleRequests has the sample talk to a server that is a part of the test: it makes one change on condition, several in one transaction with
+// what ends first, looks again when it was refused, and takes events up where they broke off.
+func TestScheduleRequests(t *testing.T) {
+	requests := make(chan string, 64)
+	var mu sync.Mutex
+	maps := `{"bank":{"bankId":1,"slotNr":0},"client":{"clientId":9,"slotNr":0},"state":"ACTIVE"},` +
+		`{"bank":{"bankId":1,"slotNr":1},"client":{"clientId":2,"slotNr":0},"state":"DELETING"}`
+	refuse := true
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case r.URL.Path == "/api/v2/events":
+			requests <- "events from " + r.Header.Get("Last-Event-ID")
+			w.Header().Set("Content-Type", "text/event-stream")
+			id := "a-1"
+			if r.Header.Get("Last-Event-ID") != "" {
+				id = "a-2"
+			}
+			fmt.Fprintf(w, ": a comment\nid: %s\nevent: other\ndata: {\"id\":%q,\"type\":\"other\"}\n\n", id, id) // and it ends
+		case r.Method == http.MethodGet:
+			fmt.Fprintf(w, `{"slotmaps":[%s]}`, maps)
+		default:
+			requests <- fmt.Sprintf("%s %s %s%s %s", r.Method, r.URL.Path, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), body)
+			if refuse {
+				refuse = false
+				w.WriteHeader(http.StatusPreconditionFailed)
+				fmt.Fprint(w, `{"detail":"it is another's"}`)
+				return
+			}
+			maps = ""
+			for _, slot := range []string{`"bankId":1,"slotNr":0},"client":{"clientId":1`, `"bankId":1,"slotNr":2},"client":{"clientId":3`} {
+				maps += `{"bank":{` + slot + `,"slotNr":0},"state":"NEW"},`
+			}
+			maps = strings.TrimSuffix(maps, ",")
+		}
+	}))
+	defer server.Close()
+	want := func(what string) {
+		t.Helper()
+		for late := time.After(soon); ; {
+			select {
+			case got := <-requests:
+				if strings.HasPrefix(got, "events") != strings.HasPrefix(what, "events") {
+					continue
+				}
+				if got != what {
+					t.Fatalf("it asks\n%s\nwant\n%s", got, what)
+				}
+				return
+			case <-late:
+				t.Fatalf("it doesn't ask %s", what)
+			}
+		}
+	}
+
+	s := newSiteWithout(t)
+	file := filepath.Join(s.dir, "schedule.toml")
+	write(t, file, "[[shift]]\nclient = 'C1:0'\ncard = 'B1:0'\n")
+	backend := s.run("schedule", scheduler, "--server", server.URL, file)
+	for range 2 { // the second time it has looked again
+		want(`PUT /api/v2/slotmaps/B1:0 "C9:0" {"client": {"clientId": 1, "slotNr": 0}}`)
+	}
+	s.await(backend, "looks again: 412: it is another's")
+	want("events from a-1")
+	want("events from a-2")
+
+	mark := backend.Mark()
+	write(t, file, "[[shift]]\nclient = 'C3:0'\ncard = 'B1:0'\n[[shift]]\nclient = 'C4:0'\ncard = 'B1:1'\n[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\nfrom = '00:00'\nto = '00:00:01'\n"+
+		"days = '%s'\n", strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon")))
+	if err := backend.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	want(`POST /api/v2/slotmaps/bulk  {"operations": [{"op": "delete", "bank": {"bankId": 1, "slotNr": 2}, "client": {"clientId": 3, "slotNr": 0}}, ` +
+		`{"op": "put", "bank": {"bankId": 1, "slotNr": 0}, "client": {"clientId": 3, "slotNr": 0}}, ` +
+		`{"op": "put", "bank": {"bankId": 1, "slotNr": 1}, "client": {"clientId": 4, "slotNr": 0}}]}`)
+	s.awaitFrom(mark, backend, "changed B1:0: C1:0 -> C3:0, B1:1: nobody -> C4:0, B1:2: C3:0 -> nobody")
+
+	// One card that is free, and one that is nobody's any more.
+	mu.Lock()
+	maps = ""
+	mu.Unlock()
+	write(t, file, "[[shift]]\nclient = 'C3:0'\ncard = 'B1:0'\n")
+	if err := backend.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	want(`PUT /api/v2/slotmaps/B1:0 * {"client": {"clientId": 3, "slotNr": 0}}`)
+	write(t, file, "[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\nfrom = '00:00'\nto = '00:00:01'\ndays = '%s'\n", strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon")))
+	mu.Lock()
+	maps = `{"bank":{"bankId":1,"slotNr":2},"client":{"clientId":3,"slotNr":0},"state":"ACTIVE"}`
+	mu.Unlock()
+	if err := backend.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	want(`DELETE /api/v2/slotmaps/B1:2 "C3:0" `)
+	stop(t, backend)
 }
