@@ -28,8 +28,8 @@ func findSlots(dirs []string) string {
 		if err != nil {
 			continue
 		}
-		if _, err := os.Stat(file); err == nil {
-			return file
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			return file // also one that we may not read
 		}
 	}
 	return slotsName
