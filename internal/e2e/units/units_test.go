@@ -134,10 +134,24 @@ func TestLimit(t *testing.T) {
 		t.Errorf("its journal: %q, want 10 lines with %q", lines, why)
 	}
 	for unit := range all() {
-		want(t, unit, "StartLimitBurst=10", "StartLimitIntervalUSec=2min", "RestartPreventExitStatus=2")
+		want(t, unit, "StartLimitBurst=10", "StartLimitIntervalUSec=2min", "RestartPreventExitStatus=2", "Type=notify")
 	}
 	put(t, "/etc/remsim/bankd_pcsc_slots.csv", softwareCard)
 	sh(t, "systemctl reset-failed remsim-bankd; systemctl start remsim-bankd")
+}
+
+// TestUnreadable has a slots file that was for root: that it isn't for the bankd is said.
+func TestUnreadable(t *testing.T) {
+	fresh(t)
+	put(t, "/etc/osmocom/bankd_pcsc_slots.csv", softwareCard)
+	sh(t, "chmod 700 /etc/osmocom")
+	begin := now(t)
+	if _, err := host.Run(t.Context(), "systemctl", "start", "remsim-bankd"); err == nil {
+		t.Error("the unit is started")
+	}
+	if lines := begin.lines(t, "remsim-bankd"); len(lines) == 0 || !strings.Contains(lines[0], "open /etc/osmocom/bankd_pcsc_slots.csv: permission denied") {
+		t.Errorf("its journal: %q", lines)
+	}
 }
 
 // TestKill kills server and bankd: they come back, and the map is there.
