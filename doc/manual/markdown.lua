@@ -14,7 +14,9 @@ end
 
 local function link(l)
   local file, id = l.target:match('^([^#]*)#?(.*)$')
-  if l.target:match('^%a+:') then
+  if l.target:match('^http:') then -- an address that programs use, not readers
+    return pandoc.RawInline('asciidoc', '`+' .. l.target .. '+`')
+  elseif l.target:match('^%a+:') then
     return l
   end
   local name = file == '' and chapter or file:match('([%w-]+)%.md$')
