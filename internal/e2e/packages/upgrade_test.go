@@ -147,6 +147,10 @@ func TestUpgrade(t *testing.T) {
 		h.unit(strings.TrimPrefix(unit, "osmo-"), program)
 	}
 
+	if got := h.sh("systemctl show --value -p User remsim-client@0"); got != "remsim-client\n" {
+		t.Errorf("clients without event scripts run as user %q", got)
+	}
+
 	// A card in a reader, by the commands' names from before.
 	cards := h.Command(t.Context(), "remsim-simulator", "cards", "--count", "1")
 	cards.Stderr = t.Output()
@@ -184,13 +188,18 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// TestUpgradeDisabled installs the packages on a host whose operator has disabled the C suite's units: they stay so.
+// TestUpgradeDisabled installs the packages on a host whose operator has disabled the C suite's units: they stay so. Event
+// scripts of clients go on to be root's.
 func TestUpgradeDisabled(t *testing.T) {
 	t.Parallel()
 	h := fromC(t)
 	h.sh("systemctl disable --now osmo-remsim-server osmo-remsim-bankd")
+	h.put("/etc/default/osmo-remsim-client", `GLOBAL_CLIENT_OPTS="-i 127.0.0.1 -e '/usr/local/bin/switch 1'"`+"\n")
 	h.apt("install", "/srv/packages/*.deb")
 	if got := h.sh("systemctl is-enabled remsim-server remsim-bankd || :; pgrep -l ^remsim- || :"); got != "disabled\ndisabled\n" {
 		t.Errorf("%q", got)
+	}
+	if got := h.sh("systemctl show --value -p User remsim-client@0"); got != "root\n" {
+		t.Errorf("clients with event scripts run as user %q", got)
 	}
 }
