@@ -3,6 +3,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"iter"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -380,10 +380,17 @@ func (w *writer) remove(t table, key []byte) { w.put(t, key, nil) }
 
 // flush writes the records, and notes what was before.
 func (w *writer) flush() error {
+	type record struct{ key, value []byte }
 	for t, records := range w.records {
 		b := w.buckets[t]
-		for _, k := range slices.Sorted(maps.Keys(records)) {
-			key, value := []byte(k), records[k]
+		sorted := make([]record, 0, len(records))
+		for k, v := range records {
+			sorted = append(sorted, record{[]byte(k), v})
+		}
+		slices.SortFunc(sorted, func(x, y record) int { return bytes.Compare(x.key, y.key) })
+		w.undo = slices.Grow(w.undo, len(sorted))
+		for _, r := range sorted {
+			key, value := r.key, r.value
 			old := slices.Clone(b.Get(key))
 			if old == nil && value == nil {
 				continue
