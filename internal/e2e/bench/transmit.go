@@ -65,6 +65,7 @@ func (w *way) measure(n int) error {
 // Ways that are compared.
 const (
 	wayDirect = "SCardTransmit → pcscd → virtual card"
+	wayRaw    = "raw RSPRO → bankd → pcscd → virtual card"
 	wayCore   = "client core → bankd → pcscd → virtual card"
 	wayShell  = "remsim-client-shell → bankd → pcscd → virtual card"
 	wayDriver = "SCardTransmit → pcscd → driver → bankd → pcscd → virtual card"
@@ -107,10 +108,17 @@ func (b *bench) transmit() error {
 	median := func(name string) time.Duration {
 		return ways[slices.IndexFunc(ways, func(w *way) bool { return w.name == name })].took.quantile(0.5)
 	}
-	fmt.Fprintf(b.out, "The way over client core and bankd takes %s more than SCardTransmit alone, on the same card in the\n"+
-		"same run (%d commands of each in turn). \"Virtual card\" is one of `remsim-simulator cards` behind vpcd. The driver takes\n"+
-		"%s more than the shell; a command that it refuses shows what application, pcscd and the call of the\n"+
-		"driver alone take.\n\n", micros(median(wayCore)-median(wayDirect)), round, micros(median(wayDriver)-median(wayShell)))
+	adds := func(name string) string { return micros(median(name) - median(wayDirect)) }
+	table(b.out, [][]string{
+		{"what SCardTransmit takes longer by, median", "", "C suite"},
+		{"the bankd alone", adds(wayRaw), "65-75 µs"},
+		{"client core and bankd", adds(wayCore), "–"},
+		{"remsim-client-shell and bankd", adds(wayShell), "165-180 µs"},
+		{"the PC/SC driver and bankd", adds(wayDriver), "–"},
+	}...)
+	fmt.Fprintf(b.out, "All ways in the same run, %d commands of each in turn; client core and SCardTransmit alone use the same card. \"Virtual\n"+
+		"card\" is one of `remsim-simulator cards` behind vpcd. A command that the driver refuses shows what application, pcscd\n"+
+		"and the call of the driver alone take.\n\n", round)
 	return nil
 }
 
@@ -176,7 +184,7 @@ func (b *bench) ways() ([]*way, error) {
 	return []*way{
 		{name: wayDirect, c: "107-126, 215-261 µs", exchange: onCard(direct)},
 		{name: wayCore, c: "–", exchange: core},
-		{name: "raw RSPRO → bankd → pcscd → virtual card", c: "192-254, 325-373 µs", exchange: raw},
+		{name: wayRaw, c: "192-254, 325-373 µs", exchange: raw},
 		{name: wayShell, c: "289-312, 468-718 µs", exchange: shell},
 		{name: wayDriver, c: "–", batch: driver.exchange},
 		{name: "client core → bankd → softsim", c: "–", exchange: soft},
