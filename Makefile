@@ -65,7 +65,7 @@ help:
 	@echo 'make fuzz     every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make soak     real programs under a swarm with faults for DURATION=$(DURATION); SCENARIOS=$(SCENARIOS) random ones of'
 	@echo '              faults, from SEED=N on; CYCLES=$(CYCLES) times a card is put into a remote PC/SC reader and taken out'
-	@echo 'make install  what make build has made, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make install  what make build has made, and units for systemd, to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'Debian packages that are missing are installed, by sudo where needed, and named before.'
 
 build man:

@@ -174,18 +174,21 @@ func TestKill(t *testing.T) {
 
 // TestCrash has faults that Go ends a program for with the status of a wrong option: then a restart helps.
 func TestCrash(t *testing.T) {
+	fresh(t)
+	put(t, "/etc/remsim/bankd_pcsc_slots.csv", softwareCard)
+	put(t, "/etc/default/remsim-client-0", "REMSIM_c=23\n")
+	put(t, "/etc/default/remsim-clients", "CLIENTS_OPTS=-c 24 --all-slots\n")
+	before := map[string]string{}
 	for unit := range all() {
-		t.Run(unit, func(t *testing.T) {
-			fresh(t)
-			put(t, "/etc/remsim/bankd_pcsc_slots.csv", softwareCard)
-			put(t, "/etc/default/remsim-client-0", "REMSIM_c=23\n")
-			put(t, "/etc/default/remsim-clients", "CLIENTS_OPTS=-c 23 --all-slots\n")
-			sh(t, "systemctl start "+unit)
-			pid := show(t, unit, "MainPID")
-			sh(t, "kill -ABRT "+pid)
-			awaitNew(t, unit, pid)
-			want(t, unit, "NRestarts=1")
-		})
+		sh(t, "systemctl start "+unit)
+		before[unit] = show(t, unit, "MainPID")
+	}
+	for _, pid := range before {
+		sh(t, "kill -ABRT "+pid)
+	}
+	for unit, pid := range before {
+		awaitNew(t, unit, pid)
+		want(t, unit, "NRestarts=1")
 	}
 }
 
