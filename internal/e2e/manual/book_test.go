@@ -17,6 +17,7 @@ import (
 // TestBook makes the manual twice, in directories of different names: nothing is wrong with it, the bytes are the same, each
 // link in it leads somewhere, and nothing is fetched from elsewhere.
 func TestBook(t *testing.T) {
+	t.Parallel()
 	var books [2]map[string][]byte
 	for i := range books {
 		books[i] = book(t, filepath.Join(t.TempDir(), fmt.Sprint("book", i)))

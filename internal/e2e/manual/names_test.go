@@ -25,10 +25,14 @@ func read(t *testing.T, file string) string {
 // TestIncluded checks that the book has every chapter there is.
 func TestIncluded(t *testing.T) {
 	index := read(t, "doc/manual/index.adoc")
+	all := ""
+	for _, name := range chapters(t) {
+		all += read(t, name)
+	}
 	for _, name := range chapters(t) {
 		base := filepath.Base(name)
-		if strings.HasSuffix(base, ".adoc") && base != "index.adoc" && !strings.Contains(index, "\ninclude::"+base+"[]\n") {
-			t.Errorf("doc/manual/index.adoc doesn't include %s", base)
+		if strings.HasSuffix(base, ".adoc") && base != "index.adoc" && !strings.Contains(all, "\ninclude::"+base+"[]\n") {
+			t.Errorf("no chapter of doc/manual includes %s", base)
 		}
 	}
 	documents, err := filepath.Glob(root + "/doc/*.md")
