@@ -360,9 +360,9 @@ json.dump(said, sys.stdout)`
 func TestScheduleRequests(t *testing.T) {
 	requests := make(chan string, 64)
 	var mu sync.Mutex
-	maps := `{"bank":{"bankId":1,"slotNr":0},"client":{"clientId":9,"slotNr":0},"state":"ACTIVE"},` +
-		`{"bank":{"bankId":1,"slotNr":1},"client":{"clientId":2,"slotNr":0},"state":"DELETING"}`
-	refuse := true
+	const leaving = `{"bank":{"bankId":1,"slotNr":3},"client":{"clientId":2,"slotNr":0},"state":"DELETING"}`
+	maps := `{"bank":{"bankId":1,"slotNr":0},"client":{"clientId":9,"slotNr":0},"state":"ACTIVE"},`
+	refuse, reset := true, false
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -375,9 +375,13 @@ func TestScheduleRequests(t *testing.T) {
 			if r.Header.Get("Last-Event-ID") != "" {
 				id = "a-2"
 			}
-			fmt.Fprintf(w, ": a comment\nid: %s\nevent: other\ndata: {\"id\":%q,\"type\":\"other\"}\n\n", id, id) // and it ends
+			kind := "other"
+			if reset {
+				reset, kind = false, "reset"
+			}
+			fmt.Fprintf(w, ": a comment\nid: %s\nevent: %s\ndata: {\"id\":%q,\"type\":%q}\n\n", id, kind, id, kind) // and it ends
 		case r.Method == http.MethodGet:
-			fmt.Fprintf(w, `{"slotmaps":[%s]}`, maps)
+			fmt.Fprintf(w, `{"slotmaps":[%s]}`, maps+leaving)
 		default:
 			requests <- fmt.Sprintf("%s %s %s%s %s", r.Method, r.URL.Path, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), body)
 			if refuse {
@@ -386,11 +390,10 @@ func TestScheduleRequests(t *testing.T) {
 				fmt.Fprint(w, `{"detail":"it is another's"}`)
 				return
 			}
-			maps = ""
+			maps = "" // other ones than it asks for
 			for _, slot := range []string{`"bankId":1,"slotNr":0},"client":{"clientId":1`, `"bankId":1,"slotNr":2},"client":{"clientId":3`} {
 				maps += `{"bank":{` + slot + `,"slotNr":0},"state":"NEW"},`
 			}
-			maps = strings.TrimSuffix(maps, ",")
 		}
 	}))
 	defer server.Close()
@@ -414,6 +417,7 @@ func TestScheduleRequests(t *testing.T) {
 
 	s := newSiteWithout(t)
 	file := filepath.Join(s.dir, "schedule.toml")
+	another := fmt.Sprintf("to = '00:00:01'\ndays = '%s'", strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon"))) // not now
 	write(t, file, "[[shift]]\nclient = 'C1:0'\ncard = 'B1:0'\n")
 	backend := s.run("schedule", scheduler, "--server", server.URL, file)
 	for range 2 { // the second time it has looked again
@@ -424,8 +428,8 @@ func TestScheduleRequests(t *testing.T) {
 	want("events from a-2")
 
 	mark := backend.Mark()
-	write(t, file, "[[shift]]\nclient = 'C3:0'\ncard = 'B1:0'\n[[shift]]\nclient = 'C4:0'\ncard = 'B1:1'\n[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\nfrom = '00:00'\nto = '00:00:01'\n"+
-		"days = '%s'\n", strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon")))
+	write(t, file, "[[shift]]\nclient = 'C3:0'\ncard = 'B1:0'\n[[shift]]\nclient = 'C4:0'\ncard = 'B1:1'\n[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\n%[1]s\n"+
+		"[[shift]]\nclient = 'C6:0'\ncard = 'B1:3'\n%[1]s\n", another)
 	if err := backend.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
@@ -443,13 +447,21 @@ func TestScheduleRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(`PUT /api/v2/slotmaps/B1:0 * {"client": {"clientId": 3, "slotNr": 0}}`)
-	write(t, file, "[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\nfrom = '00:00'\nto = '00:00:01'\ndays = '%s'\n", strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon")))
+	write(t, file, "[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\n%s\n", another)
 	mu.Lock()
-	maps = `{"bank":{"bankId":1,"slotNr":2},"client":{"clientId":3,"slotNr":0},"state":"ACTIVE"}`
+	maps = `{"bank":{"bankId":1,"slotNr":2},"client":{"clientId":3,"slotNr":0},"state":"ACTIVE"},`
 	mu.Unlock()
 	if err := backend.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	want(`DELETE /api/v2/slotmaps/B1:2 "C3:0" `)
+
+	// There is no telling what has happened, so it looks.
+	s.awaitFrom(mark, backend, "changed B1:2: C3:0 -> nobody")
+	mu.Lock()
+	maps = `{"bank":{"bankId":1,"slotNr":2},"client":{"clientId":4,"slotNr":0},"state":"ACTIVE"},`
+	reset = true
+	mu.Unlock()
+	want(`DELETE /api/v2/slotmaps/B1:2 "C4:0" `)
 	stop(t, backend)
 }
