@@ -4,12 +4,14 @@ package release
 
 import (
 	"crypto/sha256"
+	"debug/elf"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +32,8 @@ const soon = 60 * time.Second
 type platform struct {
 	name    string
 	command []string // a program's path follows
-	cc      string   // C compiler; empty: none is needed
+	cc      string   // C compiler
+	static  bool     // its programs need no library
 }
 
 // hostPlatform is this computer.
@@ -53,7 +56,7 @@ func staticPlatform(arch string) platform {
 	if qemu == "" {
 		qemu = arch
 	}
-	return platform{name: "static-" + arch, command: []string{"qemu-" + qemu + "-static"}}
+	return platform{name: "static-" + arch, command: []string{"qemu-" + qemu + "-static"}, static: true}
 }
 
 // hostPrograms builds those programs for this computer that stand in for ones that a platform hasn't.
@@ -124,7 +127,9 @@ func tryInstalled(t *testing.T, arch, dir, host string) {
 		}
 	}
 	s := try(t, p, filepath.Join(dir, "usr/bin"), host)
-	s.driver(t, p, filepath.Join(dir, "usr/lib/pcsc/drivers/ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so"))
+	driver := filepath.Join(dir, "usr/lib/pcsc/drivers/ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so")
+	checkELF(t, driver, false)
+	s.driver(t, p, driver)
 }
 
 func exists(path string) bool {
@@ -151,6 +156,7 @@ func try(t *testing.T, p platform, bin, host string) *suite {
 			continue
 		}
 		out := p.run(t, filepath.Join(bin, e.Name()), "--version")
+		checkELF(t, filepath.Join(bin, e.Name()), p.static)
 		if !regexp.MustCompile(`^` + e.Name() + ` [0-9.]+\ncommit: [0-9a-f]{40}(, modified)?\nsource date: .*Z\nbuilt with: go.*\n$`).MatchString(out) {
 			t.Errorf("%s --version: %q", e.Name(), out)
 		}
@@ -210,6 +216,32 @@ func try(t *testing.T, p platform, bin, host string) *suite {
 		}
 	}
 	return s
+}
+
+// checkELF checks that a program needs no library, or is hardened.
+func checkELF(t *testing.T, path string, static bool) {
+	t.Helper()
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	has := func(typ elf.ProgType) bool {
+		return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == typ })
+	}
+	if static {
+		if has(elf.PT_INTERP) || has(elf.PT_DYNAMIC) {
+			t.Errorf("%s is linked dynamically", path)
+		}
+		return
+	}
+	flags, err := f.DynValue(elf.DT_FLAGS)
+	if err != nil || len(flags) != 1 || elf.DynFlag(flags[0])&elf.DF_BIND_NOW == 0 {
+		t.Errorf("%s: dynamic flags %v, %v, want BIND_NOW", path, flags, err)
+	}
+	if f.Type != elf.ET_DYN || !has(elf.PT_GNU_RELRO) {
+		t.Errorf("%s: type %v, read-only relocations %v; want a position-independent program with them", path, f.Type, has(elf.PT_GNU_RELRO))
+	}
 }
 
 // driver has the platform's C library load the PC/SC driver, which has to connect a client.
