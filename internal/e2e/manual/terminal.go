@@ -97,6 +97,7 @@ func (t *Terminal) open() (slave *os.File, err error) {
 			return
 		}
 		mode.Lflag &^= unix.ECHO
+		mode.Lflag |= unix.NOFLSH // or Ctrl-C could drop the mark of the end that it has brought about
 		if err = unix.IoctlSetTermios(int(n), unix.TCSETS, mode); err != nil {
 			return
 		}
