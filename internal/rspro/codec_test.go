@@ -213,6 +213,8 @@ func forms() []form {
 			inPDU(tlv("ac", tpduHex, "2409 0402 0102 0403 030405")), tpdu},
 		{"OCTET STRING in parts of indefinite length, empty ones and parts of parts",
 			inPDU(tlv("ac", tpduHex, "2480 0402 0102 2480 2407 0400 0403 030405 0000 0400 0000")), tpdu},
+		{"OCTET STRING in parts as deep as may be",
+			inPDU(tlv("ac", tpduHex, "240d 240b 2409 2407 0405 0102030405")), tpdu},
 		{"OCTET STRING in no parts",
 			inPDU(tlv("ac", tpduHex, "2400")), &TpduModemToCard{From: c73, To: b10, Data: []byte{}}},
 		{"IA5String and its implicit forms in parts",

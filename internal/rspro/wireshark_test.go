@@ -320,7 +320,7 @@ func TestDissectorChance(t *testing.T) {
 		return b
 	}
 	var good, changed [][]byte
-	for len(good) < 300 {
+	for len(good) < 150 {
 		if b, err := (&source{random(600)}).pdu().Append(nil); err == nil && len(b) < 1000 {
 			good = append(good, b)
 		}
@@ -331,7 +331,7 @@ func TestDissectorChance(t *testing.T) {
 	for _, g := range append(goldens(), unknowns()...) {
 		good = append(good, unhex(t, g.hex))
 	}
-	for range 3000 {
+	for range 1200 {
 		b := slices.Clone(good[rnd.IntN(len(good))])
 		for range 1 + rnd.IntN(3) {
 			i := rnd.IntN(len(b))

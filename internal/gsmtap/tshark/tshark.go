@@ -78,7 +78,7 @@ func Tree(file string, options ...string) (packets [][]Field, err error) {
 }
 
 func run(file string, args []string) (stdout []byte, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "tshark", append([]string{"-n", "-r", file}, args...)...)
