@@ -323,6 +323,7 @@ func (s *scenario) peace() {
 	for b := range s.bank.places() {
 		s.bank.pull(b, false)
 	}
+	time.Sleep(2 * time.Second) // what was sent before comes as late as lines were, and is no sign of a fault later
 }
 
 // replaceServer kills a server that forgets everything, when no removal is left to do, and no client to be told of one, that nobody
