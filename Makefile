@@ -140,7 +140,8 @@ bench:
 	@{ go run ./internal/e2e/bench && go run ./internal/e2e/usb/bench; } >.cache/bench.md; status=$$?; cat .cache/bench.md; exit $$status
 	@if [ -n '$(WRITE)' ]; then \
 		sed '/^<!-- make bench/q' doc/performance.md >.cache/performance.md && \
-		{ cat .cache/performance.md; echo; cat .cache/bench.md; } >doc/performance.md; \
+		{ cat .cache/performance.md; echo; cat .cache/bench.md; } >doc/performance.md && \
+		go test -count=1 -run '^TestFigures$$' ./internal/e2e/manual -write; \
 	fi
 	go test -run '^$$' -bench . -benchmem ./internal/rspro ./internal/link ./internal/bankd ./internal/server/...
 

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -26,6 +27,9 @@ const scripts = "git grep -lE '^#!/bin/(ba)?sh( |$)' -- .ci contrib debian"
 
 // packages are all packages; a dot directory is named since "./..." leaves it out.
 var packages = []string{"./...", "./.ci/check"}
+
+// built is where the packages are that the tests of packages and manual share, below the top of the tree.
+const built = ".cache/packages"
 
 // A step is a command that passes when its exit status is 0 and, with quiet, it prints nothing.
 type step struct {
@@ -55,6 +59,7 @@ func main() {
 	}
 	if len(os.Args) == 1 {
 		t.step(step{name: "build without cgo", env: "CGO_ENABLED=0", args: []string{"go", "build", "./..."}})
+		t.step(step{name: "build Debian packages", env: "DPKG_DEB_COMPRESSOR_LEVEL=1", args: []string{"sh", "-c", "rm -rf " + built + " && contrib/package " + built}})
 		t.test(append([]string{"test", "-race", "-json", "-timeout", "20m"}, packages...))
 	}
 	for _, line := range t.reasons {
@@ -103,6 +108,9 @@ func (t *tally) step(s step) {
 func (t *tally) test(args []string) {
 	cmd := exec.Command("go", args...)
 	cmd.Stderr = os.Stderr
+	if dir, err := filepath.Abs(built); err == nil {
+		cmd.Env = append(os.Environ(), "REMSIM_PACKAGES="+dir)
+	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
