@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,9 +22,12 @@ import (
 // A Manager is the service manager that has started the program, told by sd_notify(3) how it is. Methods of a nil
 // one do nothing.
 type Manager struct {
-	socket   *net.UnixAddr
+	addr     *net.UnixAddr
 	watchdog time.Duration // within which a sign of life must come; 0: none is wanted
 	log      *logrus.Entry
+
+	mu     sync.Mutex
+	socket *net.UnixConn // connected to addr; nil: it has to be
 }
 
 // statusEvery is how often the manager is told how the program stands, if that is news.
@@ -40,13 +44,11 @@ func Managed(log *logrus.Logger) *Manager {
 	if addr == "" {
 		return nil
 	}
-	m := &Manager{log: log.WithField("cat", "DMAIN"), socket: &net.UnixAddr{Name: addr, Net: "unixgram"}}
-	c, err := net.DialUnix("unixgram", nil, m.socket)
-	if err != nil {
+	m := &Manager{log: log.WithField("cat", "DMAIN"), addr: &net.UnixAddr{Name: addr, Net: "unixgram"}}
+	if err := m.connect(); err != nil {
 		m.log.WithError(err).Warn("the service manager isn't told anything")
 		return nil
 	}
-	c.Close()
 	if pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return m // the watchdog is another process's
 	}
@@ -61,24 +63,43 @@ func Managed(log *logrus.Logger) *Manager {
 // tellTimeout is how long the manager has to take a message. One that hangs with a full queue mustn't keep the program from ending.
 const tellTimeout = time.Second
 
-// tell sends assignments, each time over a socket of its own: that of the manager may have been made anew since.
+// tell sends assignments.
 func (m *Manager) tell(lines ...string) {
 	if m == nil {
 		return
 	}
-	if err := m.send(strings.Join(lines, "\n")); err != nil {
+	if err := m.send([]byte(strings.Join(lines, "\n"))); err != nil {
 		m.log.WithError(err).Warn("the service manager wasn't told")
 	}
 }
 
-func (m *Manager) send(text string) error {
-	c, err := net.DialUnix("unixgram", nil, m.socket)
-	if err != nil {
+// send sends a message over the socket there is, as a program that has no descriptors left had better not be taken for dead; over a
+// new one when the manager has made its own anew.
+func (m *Manager) send(message []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.socket != nil {
+		err := m.write(message)
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		m.socket.Close()
+		m.socket = nil
+	}
+	if err := m.connect(); err != nil {
 		return err
 	}
-	defer c.Close()
-	_ = c.SetWriteDeadline(time.Now().Add(tellTimeout)) // of a closed one Write says so
-	_, err = c.Write([]byte(text))
+	return m.write(message)
+}
+
+func (m *Manager) connect() (err error) {
+	m.socket, err = net.DialUnix("unixgram", nil, m.addr)
+	return err
+}
+
+func (m *Manager) write(message []byte) error {
+	_ = m.socket.SetWriteDeadline(time.Now().Add(tellTimeout)) // of a closed one Write says so
+	_, err := m.socket.Write(message)
 	return err
 }
 

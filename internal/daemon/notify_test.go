@@ -120,7 +120,7 @@ func TestFollow(t *testing.T) {
 func TestManagerHangs(t *testing.T) {
 	_, addr := listen(t, false)
 	m := managed(t, addr, "", "")
-	c, err := net.DialUnix("unixgram", nil, m.socket)
+	c, err := net.DialUnix("unixgram", nil, m.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +163,26 @@ func TestManagerAnew(t *testing.T) {
 	defer conn.Close()
 	m.tell("STATUS=second")
 	(&manager{t, conn}).want("STATUS=second")
+}
+
+// A program that has no descriptors left, such as a server with too many peers, tells that it lives.
+func TestManagerNoDescriptors(t *testing.T) {
+	to, addr := listen(t, false)
+	m := managed(t, addr, "", "")
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	m.tell("WATCHDOG=1")
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	to.want("WATCHDOG=1")
 }
 
 func monotonic(t *testing.T) int64 {
