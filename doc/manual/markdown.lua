@@ -32,30 +32,42 @@ local function code(c, separator)
   return pandoc.RawInline('asciidoc', '`+' .. c.text:gsub('|', separator) .. '+`')
 end
 
--- Columns are as wide as the square root of what is in them, which gives long texts more lines than short ones, and none less than its
--- longest word takes.
+-- Columns get the room of their longest word, or of a short cell. What is left of a line is for those that have cells longer than that,
+-- each as much as the square root of its text, which gives long texts more lines than short ones.
 local function widths(t)
-  local sum, longest = {}, {}
-  local function row(r)
-    for i, cell in ipairs(r.cells) do
-      local text = pandoc.utils.stringify(cell.contents)
-      sum[i] = (sum[i] or 0) + #text
-      for word in text:gmatch('%S+') do
-        longest[i] = math.max(longest[i] or 1, #word)
+  local line, short = 105, 10
+  local text, least, longest = {}, {}, {}
+  local function row(r, bold)
+    for i, c in ipairs(r.cells) do
+      local s = pandoc.utils.stringify(c.contents)
+      text[i] = (text[i] or 0) + #s
+      longest[i] = math.max(longest[i] or 0, #s)
+      least[i] = math.max(least[i] or 0, math.min(#s, short))
+      for w in s:gmatch('%S+') do
+        least[i] = math.max(least[i], #w * bold)
       end
     end
   end
-  for _, r in ipairs(t.head.rows) do row(r) end
+  for _, r in ipairs(t.head.rows) do row(r, 1.2) end
   for _, b in ipairs(t.bodies) do
-    for _, r in ipairs(b.body) do row(r) end
+    for _, r in ipairs(b.body) do row(r, 1) end
+  end
+  local left, wanting = line, 0
+  for i = 1, #t.colspecs do
+    least[i] = least[i] + 3
+    left = left - least[i]
+    text[i] = longest[i] > least[i] and math.sqrt(text[i]) or 0
+    wanting = wanting + text[i]
   end
   local total = 0
   for i = 1, #t.colspecs do
-    sum[i] = math.max(math.sqrt(sum[i] or 1), (longest[i] or 1))
-    total = total + sum[i]
+    if left > 0 and wanting > 0 then
+      least[i] = least[i] + left * text[i] / wanting
+    end
+    total = total + least[i]
   end
   for i, spec in ipairs(t.colspecs) do
-    spec[2] = sum[i] / total
+    spec[2] = least[i] / total
   end
 end
 
