@@ -777,6 +777,25 @@ func TestAssignSession(t *testing.T) {
 			}
 		})
 	})
+	t.Run("has left when its slot is stored", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			store := newTestStore()
+			inWorldOf(t, Env{Store: store}, Config{ClientIDPool: &IDPool{900, 901}}, func(w *world) {
+				store.fail = func() error { time.Sleep(2 * time.Second); return nil }
+				p := w.dial()
+				p.Send(auto)
+				time.Sleep(time.Second)
+				p.Close()
+				time.Sleep(2 * time.Second)
+				if l := w.Assignments(); len(l) != 1 {
+					t.Errorf("assigned: %+v", l)
+				}
+				if l := w.Clients(); len(l) > 0 {
+					t.Errorf("still there: %+v", l)
+				}
+			})
+		})
+	})
 	for _, tt := range []struct {
 		name, log string
 		pool      *IDPool

@@ -393,7 +393,6 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-// TestNoSuchPath checks other paths and methods: text, 404 for both.
 // TestReason looks at the log lines of requests: one that is refused says why.
 func TestReason(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
@@ -462,6 +461,7 @@ func TestListsAreKept(t *testing.T) {
 	}
 }
 
+// TestNoSuchPath checks other paths and methods: text, 404 for both.
 func TestNoSuchPath(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
 	h := Handler(server.NewState(), log.WithField("cat", "DREST"))
