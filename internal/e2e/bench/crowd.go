@@ -30,11 +30,10 @@ const (
 // sixteen measures how many commands a bankd with cards in software answers when all its slots are in use, and what each takes of
 // the processors.
 func (b *bench) sixteen() error {
-	dir, err := os.MkdirTemp("", "remsim-bench-")
+	dir, err := b.dir()
 	if err != nil {
 		return err
 	}
-	b.started = append(b.started, killer(func() { os.RemoveAll(dir) }))
 	var slots strings.Builder
 	for i := range busySlots {
 		fmt.Fprintf(&slots, "1,%d,%s\n", i, simulator.Profile(i))
@@ -166,6 +165,10 @@ func (b *bench) crowd() error {
 	if err != nil {
 		return err
 	}
+	dir, err := b.dir()
+	if err != nil {
+		return err
+	}
 	kinds, _, err := b.storings()
 	if err != nil {
 		return err
@@ -184,7 +187,8 @@ func (b *bench) crowd() error {
 	}
 	var c crew
 	for i := range processes {
-		p, err := rig.Start("swarm", b.bin+"/remsim-simulator", "swarm", "--idle", "--interval", "200ms", "--start", "10m",
+		// It is killed in the end, and so doesn't take away its own files.
+		p, err := rig.Start("swarm", "env", "TMPDIR="+dir, b.bin+"/remsim-simulator", "swarm", "--idle", "--interval", "200ms", "--start", "10m",
 			"--banks", fmt.Sprint(crowdBanks/processes), "--slots", fmt.Sprint(crowdSlots), "--first-bank", fmt.Sprint(i*crowdBanks/processes),
 			"--clients", fmt.Sprint(clients/processes), "--first-client", fmt.Sprint(i*clients/processes))
 		if err != nil {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"remsim/internal/e2e/application"
@@ -13,11 +12,10 @@ import (
 
 // host starts a pcscd with the driver and with readers for so many clients, from number first up.
 func (b *bench) host(first, n int) (*rig.Host, *rig.Proc, error) {
-	dir, err := os.MkdirTemp("", "remsim-bench-")
+	dir, err := b.dir()
 	if err != nil {
 		return nil, nil, err
 	}
-	b.started = append(b.started, killer(func() { os.RemoveAll(dir) }))
 	h := &rig.Host{Dir: dir}
 	for i := range n {
 		h.Reader(b.bin, "Remote", fmt.Sprintf("%d:0:127.0.0.1:9998", first+i))

@@ -39,11 +39,10 @@ type storing struct {
 
 // storings returns the kinds there are, with a new file.
 func (b *bench) storings() ([]storing, string, error) {
-	dir, err := os.MkdirTemp("", "remsim-bench-")
+	dir, err := b.dir()
 	if err != nil {
 		return nil, "", err
 	}
-	b.started = append(b.started, killer(func() { os.RemoveAll(dir) }))
 	file := filepath.Join(dir, "state.db")
 	return []storing{{"memory", []string{"--store", "memory"}}, {"file", []string{"--store", "file:" + file}}}, file, nil
 }

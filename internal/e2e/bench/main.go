@@ -103,6 +103,15 @@ func (b *bench) startServer() (*rig.Proc, error) {
 	return b.start("listening for RSPRO", "remsim-server")
 }
 
+// dir makes a directory that is there until stop.
+func (b *bench) dir() (string, error) {
+	dir, err := os.MkdirTemp("", "remsim-bench-")
+	if err == nil {
+		b.started = append(b.started, killer(func() { os.RemoveAll(dir) }))
+	}
+	return dir, err
+}
+
 // stop ends what was started, the last one first.
 func (b *bench) stop() {
 	for i := len(b.started) - 1; i >= 0; i-- {

@@ -197,11 +197,10 @@ func (b *bench) ways() ([]*way, error) {
 
 // startBankd starts a bankd with cards for all slots, and maps slot N to client N.
 func (b *bench) startBankd(api rig.API) error {
-	dir, err := os.MkdirTemp("", "remsim-bench-")
+	dir, err := b.dir()
 	if err != nil {
 		return err
 	}
-	b.started = append(b.started, killer(func() { os.RemoveAll(dir) }))
 	var slots strings.Builder
 	for i := range benchSlots {
 		spec := rig.Reader(i)
