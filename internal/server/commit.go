@@ -119,7 +119,7 @@ type OpError struct {
 // Error implements error.
 func (e *OpError) Error() string { return e.Err.Error() }
 
-// Unwrap returns why it can't: a *TakenError, a *MissingError, a *ConditionError an *UnassignedError, a
+// Unwrap returns why it can't: a *TakenError, a *MissingError, a *ConditionError, an *UnassignedError, a
 // *BusyError or an error that names an id out of range.
 func (e *OpError) Unwrap() error { return e.Err }
 
