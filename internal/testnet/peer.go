@@ -347,6 +347,9 @@ func (p *Peer) Pings() int { return int(p.pings.Load()) }
 // Mute ends the answers to PING, or begins them again.
 func (p *Peer) Mute(on bool) { p.mute.Store(on) }
 
+// Done is closed when the stream has ended.
+func (p *Peer) Done() <-chan struct{} { return p.ended }
+
 // Conn returns the connection.
 func (p *Peer) Conn() net.Conn { return p.nc }
 
