@@ -799,6 +799,7 @@ func TestFaultOfClient(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var reads atomic.Int32
 		reads.Store(1000)
+		testnet.AcceptPeer(w.t, w.serverLn) // lest it be taken for one of the next client's
 		w.Driver.net = faultyNetwork{w.Driver.net, &reads}
 		w.code("CloseChannel", w.CloseChannel(lun), Success)
 		w.code("CreateChannelByName", w.CreateChannelByName(lun, "23:1:10.0.0.1:9998"), Success)
