@@ -179,7 +179,8 @@ func TestCopyright(t *testing.T) {
 		t.Fatalf("go.mod: %v, %d modules", err, len(mod.Require))
 	}
 	named := map[string]bool{"*": true, "vendor/std/*": true, // and what a module has of others:
-		"vendor/github.com/prometheus/client_golang/internal/github.com/golang/gddo/*": true}
+		"vendor/github.com/prometheus/client_golang/internal/github.com/golang/gddo/*":   true,
+		"vendor/github.com/prometheus/client_golang/prometheus/internal/almost_equal.go": true}
 	for _, m := range mod.Require {
 		named["vendor/"+m.Path+"/*"] = true
 	}
@@ -197,5 +198,60 @@ func TestCopyright(t *testing.T) {
 				t.Errorf("debian/copyright: %s: no text of licence %s", files, l)
 			}
 		}
+	}
+}
+
+// TestHolders looks for everybody in debian/copyright whom a file of a module names that is compiled into a program.
+func TestHolders(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root, "debian/copyright"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	holders := map[string]string{} // who is named by files, below a directory
+	for stanza := range strings.SplitSeq(strings.ToLower(string(text)), "\n\n") {
+		files, rest, _ := strings.Cut(stanza, "\ncopyright:")
+		for _, f := range strings.Fields(strings.TrimPrefix(files, "files:")) {
+			if dir, ok := strings.CutPrefix(f, "vendor/"); ok {
+				holders[strings.TrimSuffix(dir, "*")], _, _ = strings.Cut(rest, "\nlicense:")
+			}
+		}
+	}
+	list := exec.Command("go", "list", "-deps", "-f",
+		"{{with .Module}}{{if not .Main}}{{range $.GoFiles}}{{$.ImportPath}}/{{.}} {{$.Dir}}/{{.}}\n{{end}}{{end}}{{end}}"+
+			"{{with .Module}}{{if not .Main}}{{range $.CgoFiles}}{{$.ImportPath}}/{{.}} {{$.Dir}}/{{.}}\n{{end}}{{end}}{{end}}", "./cmd/...")
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	notice := regexp.MustCompile(`(?m)^[/*\s]*copyright (?:\(c\) )?[\d, -]+ (.*?)\.?\s*(?:all rights? reserved\.?)?$`)
+	found := 0
+	for line := range strings.Lines(string(out)) {
+		name, file, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var by string // of the stanza that says most of where the file is
+		var most int
+		for dir, who := range holders {
+			if strings.HasPrefix(strings.ToLower(name), dir) && len(dir) > most {
+				by, most = who, len(dir)
+			}
+		}
+		header, _, _ := bytes.Cut(bytes.ToLower(source), []byte("\nimport "))
+		for _, m := range notice.FindAllSubmatch(header, -1) {
+			found++
+			if who := string(m[1]); !strings.Contains(by, who) {
+				t.Errorf("debian/copyright doesn't name %q, who wrote %s", who, name)
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d notices were found", found)
 	}
 }
