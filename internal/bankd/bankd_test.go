@@ -710,6 +710,26 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// At the end, a command that comes after a reset isn't done without it.
+func TestStopBeforeReset(t *testing.T) {
+	simulate(t, func(r *rig) {
+		m := r.session(c23, 0)
+		release := r.cards[0].hold()
+		m.command(cmd...)
+		r.await()
+		m.phys(true, slot.On)
+		m.command(cmd...)
+		synctest.Wait()
+		r.cancel()
+		synctest.Wait()
+		release()
+		m.ExpectEnd(time.Second)
+		if _, _, resets, cmds := r.cards[0].count(); resets != 0 || cmds != 1 {
+			t.Errorf("%d resets, %d commands, want 0 and 1", resets, cmds)
+		}
+	})
+}
+
 func TestStopWithHungCard(t *testing.T) {
 	simulate(t, func(r *rig) {
 		m := r.session(c23, 0)

@@ -435,17 +435,17 @@ func (w *worker) next(c *conn) job {
 		case w.lost, w.abandoned, w.bay.user != c, c.state != Served:
 			w.lost = false
 			return job{over: true}
-		case c.reset != noReset && !s.closing:
+		case c.mail > 0 && c.reset == noReset:
+			return w.commandLocked(c)
+		case s.closing: // a reset isn't done any more, nor a command that is to come after it
+			s.releaseLocked(c)
+			c.link.Finish(errStopping)
+			return job{over: true}
+		case c.reset != noReset:
 			j := job{reset: c.reset}
 			c.reset = noReset
 			w.beginLocked()
 			return j
-		case c.mail > 0:
-			return w.commandLocked(c)
-		case s.closing:
-			s.releaseLocked(c)
-			c.link.Finish(errStopping)
-			return job{over: true}
 		}
 		s.mu.Unlock()
 		<-w.wake
