@@ -54,7 +54,7 @@ local function widths(t)
   end
   local left, wanting = line, 0
   for i = 1, #t.colspecs do
-    least[i] = least[i] + 3
+    least[i] = least[i] + 4
     left = left - least[i]
     text[i] = longest[i] > least[i] and math.sqrt(text[i]) or 0
     wanting = wanting + text[i]
