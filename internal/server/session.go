@@ -218,8 +218,12 @@ func (s *session) greet(pdu rspro.PDU) {
 // identity already, if any, with a function that forgets it. One that is alive
 // keeps the identity. The end of ctx is that of all sessions: nobody gets it any more.
 func (s *session) claim(add func() (holder, func())) bool {
+	var dead holder
 	for s.ctx.Err() == nil {
 		old, drop := add()
+		if dead != nil {
+			dead.Close(errReplaced) // not before, as that wakes others who claim the identity
+		}
 		if old == nil {
 			return true
 		}
@@ -231,8 +235,8 @@ func (s *session) claim(add func() (holder, func())) bool {
 		case <-s.conn.Done():
 			return false
 		}
-		old.Close(errReplaced)
 		drop()
+		dead = old
 	}
 	s.conn.Close(context.Cause(s.ctx))
 	return false

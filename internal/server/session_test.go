@@ -19,6 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"remsim/internal/link"
 	"remsim/internal/rspro"
 	"remsim/internal/slot"
 	"remsim/internal/testnet"
@@ -703,6 +704,41 @@ func TestInUse(t *testing.T) {
 				first.Quiet(3 * time.Second)
 			})
 		})
+	}
+}
+
+// A corpse is a holder that is dead.
+type corpse struct{ closed func() }
+
+func (corpse) Probe(time.Duration) <-chan bool {
+	up := make(chan bool, 1)
+	up <- false
+	return up
+}
+
+func (c corpse) Close(error) { c.closed() }
+
+// TestClaimInOrder checks that who found an identity's holder dead has it before the others that wait for the same are woken, which
+// they are by the end of that connection: they came later.
+func TestClaimInOrder(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	s := &session{ctx: t.Context(), conn: link.New(near, link.Options{})}
+	taken := true
+	var steps []string
+	old := corpse{func() { steps = append(steps, "close") }}
+	if !s.claim(func() (holder, func()) {
+		steps = append(steps, "add")
+		if taken {
+			return old, func() { steps, taken = append(steps, "drop"), false }
+		}
+		return nil, nil
+	}) {
+		t.Error("refused")
+	}
+	if want := []string{"add", "drop", "add", "close"}; !slices.Equal(steps, want) {
+		t.Errorf("%v, want %v", steps, want)
 	}
 }
 
