@@ -132,6 +132,19 @@ func TestLintian(t *testing.T) {
 	}
 }
 
+// TestReaders has pcscd bring the driver of common readers, as it does where no package says that it is a driver in its
+// place, and a bankd's host have both.
+func TestReaders(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"libifd-remsim-client": "Provides: libifd-osmo-remsim-client0\n",
+		"remsim-bankd": "Recommends: libccid, pcscd\n"} {
+		out, err := exec.Command("dpkg-deb", "-f", deb(t, built, name), "Provides", "Recommends").Output()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s has %q (%v), want %q", name, out, err, want)
+		}
+	}
+}
+
 // TestVersion compares the packages' version with the programs'.
 func TestVersion(t *testing.T) {
 	t.Parallel()
