@@ -23,7 +23,7 @@ type reading struct {
 
 // Linger calls f, which may block, from within Handle of a Conn with Options.Lingers. So what a peer waits for is done by who has read
 // that it wants it, without a change of goroutines. When f takes more than some milliseconds, another goroutine reads on;
-// even Run may return before f does. The PDU isn't valid any more in f.
+// even Run may return before f does. The PDU isn't valid any more in f, and Handle does nothing after it: it may have been called again meanwhile.
 func (c *Conn) Linger(f func()) {
 	r := c.reading
 	c.mu.Lock()
