@@ -173,15 +173,22 @@ func TestSilent(t *testing.T) {
 	s := newSite(t).chain()
 	for _, l := range s.listeners() {
 		before := s.descriptors(l.by)
-		all := s.dial(l.addr(), n)
-		want := n
-		if l.holds > 0 {
-			want = l.holds
+		var all []net.Conn
+		fresh := 0 // of them, those that it doesn't close yet, however long it took to make them
+		for end := time.Now().Add(identify * 4 / 5); len(all) < n; {
+			all = append(all, s.dial(l.addr(), n/50)...)
+			if time.Now().Before(end) {
+				fresh = len(all)
+			}
 		}
-		s.eventually(fmt.Sprintf("%s holds %d silent connections", l.name, want), func() error {
+		least, most := fresh, n
+		if l.holds > 0 {
+			least, most = min(fresh, l.holds), l.holds
+		}
+		s.eventually(fmt.Sprintf("%s holds %d..%d silent connections", l.name, least, most), func() error {
 			held := s.descriptors(l.by) - before
 			const others = 20 // descriptors that the site's own users come to need, or need no more
-			if held < want-others || held > want+others {
+			if held < least-others || held > most+others {
 				return fmt.Errorf("%d", held)
 			}
 			return nil

@@ -45,6 +45,7 @@ type Command struct {
 	Args []string // without the path
 	Env  []string
 	Dir  string
+	Tree string // this project's, which the guest has where the host has it, even in /tmp
 }
 
 // Run builds the programs (such as "remsim-bankd") with flags of go build, boots a guest, runs the present
@@ -107,7 +108,7 @@ func boot(ctx context.Context, programs, buildFlags []string) (status int, err e
 		return 0, err
 	}
 	command, err := json.Marshal(Command{
-		Path: Share + "/bin/self", Args: guestArgs(os.Args[1:]), Dir: Share,
+		Path: Share + "/bin/self", Args: guestArgs(os.Args[1:]), Dir: Share, Tree: root,
 		Env: append(os.Environ(), binEnv+"="+Share+"/bin", "GORACE=atexit_sleep_ms=0", "HOME=/root", "TMPDIR=/tmp"),
 	})
 	if err != nil {

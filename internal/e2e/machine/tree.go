@@ -25,7 +25,7 @@ var packages = []string{
 	"systemd", "dbus", "udev", // the first process and those that its units expect
 	"adduser", "init-system-helpers", // for maintainer scripts
 	"libpcsclite1", "libusb-1.0-0", "pcscd", "vsmartcard-vpcd", // what remsim's packages depend on, and readers
-	"polkitd", // judges who may use those, where pcscd asks it
+	"polkitd",                    // judges who may use those, where pcscd asks it
 	"procps", "iproute2", "curl", // to look with
 }
 

@@ -49,15 +49,6 @@ func Enter(p Place, hosts, addresses []string) error {
 	if err := link(p.Stage, root); err != nil {
 		return err
 	}
-	// What isn't on the file system of / isn't in the overlay either.
-	for _, dir := range []string{p.Tree, goEnv("GOROOT"), goEnv("GOMODCACHE"), goEnv("GOCACHE")} {
-		if there(filepath.Join(root, dir), dir) {
-			continue
-		}
-		if err := overlay(base, filepath.Join(root, dir), dir); err != nil {
-			return err
-		}
-	}
 	for _, m := range []struct {
 		from, kind string
 		flags      uintptr
@@ -71,6 +62,15 @@ func Enter(p Place, hosts, addresses []string) error {
 	} {
 		if err := unix.Mount(m.from, filepath.Join(root, m.from), m.kind, m.flags, m.options); err != nil {
 			return fmt.Errorf("mount %s: %w", m.from, err)
+		}
+	}
+	// What isn't on the file system of / isn't in the overlay either, and what is in /tmp isn't in the new one.
+	for _, dir := range []string{p.Tree, goEnv("GOROOT"), goEnv("GOMODCACHE"), goEnv("GOCACHE")} {
+		if there(filepath.Join(root, dir), dir) {
+			continue
+		}
+		if err := overlay(base, filepath.Join(root, dir), dir); err != nil {
+			return err
 		}
 	}
 	if err := errors.Join(unix.Chroot(root), unix.Chdir("/")); err != nil {

@@ -61,11 +61,26 @@ func run() error {
 		mount("tmp", root+"/tmp", "tmpfs", 0, "mode=1777"),
 		mount("run", root+"/run", "tmpfs", 0, ""),
 		mount("share", root+guest.Share, "9p", 0, options+"cache=loose"),
-		unix.Chroot(root), unix.Chdir("/"), loopback(),
 	); err != nil {
 		return err
 	}
-	status, err := command()
+	text, err := os.ReadFile(filepath.Join(root+guest.Share, guest.CommandFile))
+	if err != nil {
+		return err
+	}
+	var c guest.Command
+	if err := json.Unmarshal(text, &c); err != nil {
+		return err
+	}
+	if _, err := os.Stat(root + c.Tree); err != nil {
+		if err := mount("/host"+c.Tree, root+c.Tree, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(unix.Chroot(root), unix.Chdir("/"), loopback()); err != nil {
+		return err
+	}
+	status, err := do(c)
 	if err != nil {
 		return err
 	}
@@ -139,16 +154,8 @@ func loopback() error {
 	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
 }
 
-// command runs what the host has asked for, writing to the second serial line.
-func command() (status int, err error) {
-	text, err := os.ReadFile(filepath.Join(guest.Share, guest.CommandFile))
-	if err != nil {
-		return 0, err
-	}
-	var c guest.Command
-	if err := json.Unmarshal(text, &c); err != nil {
-		return 0, err
-	}
+// do runs what the host has asked for, writing to the second serial line.
+func do(c guest.Command) (status int, err error) {
 	out, err := raw("/dev/ttyS1")
 	if err != nil {
 		return 0, err
