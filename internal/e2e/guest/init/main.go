@@ -201,4 +201,11 @@ func raw(path string) (*os.File, error) {
 }
 
 // drain waits until all was sent.
-func drain(f *os.File) error { return unix.IoctlSetInt(int(f.Fd()), unix.TCSBRK, 1) }
+func drain(f *os.File) error {
+	for {
+		// Signals come any time: of children, and those by which Go's runtime has goroutines take turns.
+		if err := unix.IoctlSetInt(int(f.Fd()), unix.TCSBRK, 1); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
