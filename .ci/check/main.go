@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -60,7 +61,7 @@ func main() {
 	if len(os.Args) == 1 {
 		t.step(step{name: "build without cgo", env: "CGO_ENABLED=0", args: []string{"go", "build", "./..."}})
 		t.step(step{name: "build Debian packages", env: "QUICK=1", args: []string{"sh", "-c", "rm -rf " + built + " && contrib/package " + built}})
-		t.test(append([]string{"test", "-race", "-json", "-timeout", "20m"}, packages...))
+		t.tests()
 	}
 	for _, line := range t.reasons {
 		fmt.Println(line)
@@ -102,6 +103,23 @@ func (t *tally) step(s step) {
 	t.failed++
 	t.line("FAIL", s.name, err.Error(), time.Since(start))
 	fmt.Fprintf(t.w, "$ %s %s\n%s\n", s.env, strings.Join(s.args, " "), out)
+}
+
+// greedy are packages whose tests take all processors for minutes: they build much, or run many programs side by side. Tests
+// that judge how soon something happens don't run beside them.
+var greedy = []string{"remsim/internal/e2e/manual", "remsim/internal/e2e/packages", "remsim/internal/e2e/release"}
+
+// tests runs all tests, the greedy ones last and one package after the other.
+func (t *tally) tests() {
+	out, err := exec.Command("go", append([]string{"list"}, packages...)...).Output()
+	if err != nil {
+		t.failed++
+		fmt.Fprintln(t.w, "go list:", err)
+		return
+	}
+	test := []string{"test", "-race", "-json", "-timeout", "20m"}
+	t.test(append(test, slices.DeleteFunc(strings.Fields(string(out)), func(p string) bool { return slices.Contains(greedy, p) })...))
+	t.test(append(append(test, "-p", "1"), greedy...))
 }
 
 // test runs go with args, which print go test's JSON, and counts each test.

@@ -171,7 +171,8 @@ func TestWatchLost(t *testing.T) {
 			for k := range 3 {
 				var c bankd.Card
 				var err error
-				for end := time.Now().Add(long); c == nil; time.Sleep(100 * time.Millisecond) {
+				// Cards that are lost are looked for one after the other.
+				for end := time.Now().Add(3 * long); c == nil; time.Sleep(100 * time.Millisecond) {
 					if c, err = (Bank{}).Open(context.Background(), bankd.Slot{Reader: full(i)}); err != nil && time.Now().After(end) {
 						t.Errorf("card %d was lost: %v; reported %v", i, err, r.list(r.count() - 1)[i])
 						return
