@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"remsim/internal/e2e/rig"
 	"remsim/internal/simulator"
@@ -140,6 +141,7 @@ func TestBankdKilled(t *testing.T) {
 	if err := sh.send(rig.Command(1, 0)); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(time.Second) // the client has sent it: a line that comes when the bankd has gone waits for the next one
 	s.bankd.Kill()
 	s.awaitFrom(mark, sh.Proc, fmt.Sprintf("line %d:", sh.sent))
 	s.startBankd(readerSpecs(1))
