@@ -306,6 +306,48 @@ func TestLookRevive(t *testing.T) {
 	})
 }
 
+// A card was pulled and put back, and then lost, all of it between two looks; and more is missed while it is lost.
+func TestLookReviveMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", there | events(65535), nil})
+		watchFake(t, f)
+		revived := func(want int, what string) {
+			t.Helper()
+			time.Sleep(reviveAfter + lookAfter + lookPause)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if len(f.revived) != want {
+				t.Errorf("revived %d times %s, want %d", len(f.revived), what, want)
+			}
+			f.revived = nil
+		}
+		for _, tt := range []struct {
+			what  string
+			flags scard.StateFlag
+			want  int
+		}{
+			{"after two events", empty | events(1), 1},
+			{"after two more", empty | events(3), 1},
+			{"when the card has gone", empty | events(4), 0},
+			{"when another one has come and gone", empty | events(6), 0},
+			{"when that was lost", empty | events(7), 1},
+			{"when the reader has a fault", scard.StateUnavailable, 0},
+			{"when it was found", there | events(7), 0},
+		} {
+			f.change(func() { f.states[0].flags = tt.flags })
+			revived(tt.want, tt.what)
+		}
+		// Ever less often.
+		f.change(func() { f.states[0].flags = empty | events(7) })
+		time.Sleep(time.Hour)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n := len(f.revived); n < 10 || n > 12 {
+			t.Errorf("revived %d times in an hour", n)
+		}
+	})
+}
+
 // A reader goes after it was listed.
 func TestLookVanished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

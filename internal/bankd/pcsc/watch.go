@@ -27,7 +27,8 @@ const (
 	reopenAfter = 500 * time.Millisecond
 	// hungAfter is how long pcscd may take for a look.
 	hungAfter = 10 * time.Second
-	// reviveAfter is how long pcscd, which looks each 0.4 s, may take to notice that a card has gone.
+	// reviveAfter is how long pcscd, which looks each 0.4 s, may take to notice that a card has gone. After each
+	// attempt to revive it the pause before the next doubles.
 	reviveAfter = time.Second
 	// endWithin is how long Watch waits for the end of a call that it has cancelled.
 	endWithin = time.Second
@@ -198,7 +199,11 @@ type known struct {
 	atr     []byte
 	events  uint16 // pcscd's number, which starts anew at 65536
 	changes uint64
-	lost    time.Time // since when there is no card, without an event; zero: the number of events is right
+	seen    bool          // there was a card
+	card    uint16        // the number of events when it was seen last
+	lost    bool          // there is no card, and no event that took it away
+	since   time.Time     // it was lost, or last revived
+	wait    time.Duration // from then until it is revived
 }
 
 // look waits for news of the readers, at most for lookAfter, and returns those there are.
@@ -268,10 +273,10 @@ func (v *view) ask(names []string) []state {
 // before pcscd looked, which then says that the reader is empty until the card moves again.
 func (v *view) revive(l looker, readers map[string]known) {
 	for n, k := range readers {
-		if k.lost.IsZero() || time.Since(k.lost) < reviveAfter || !v.reviving.CompareAndSwap(false, true) {
+		if !k.lost || time.Since(k.since) < k.wait || !v.reviving.CompareAndSwap(false, true) {
 			continue
 		}
-		k.lost = time.Now()
+		k.since, k.wait = time.Now(), 2*k.wait
 		readers[n] = k
 		go func() { // ends with the calls it makes
 			defer v.reviving.Store(false)
@@ -295,10 +300,13 @@ func (k *known) update(s state) {
 		k.changes += uint64(events - k.events)
 		k.events = events
 	}
-	switch {
-	case k.present, k.events != was.events, s.flags&scard.StateEmpty == 0:
-		k.lost = time.Time{}
-	case was.present:
-		k.lost = time.Now()
+	if k.present {
+		k.seen, k.card = true, k.events
+	}
+	// Events take a card away and put one there by turns: after an even number of them pcscd itself believes
+	// in the card that it says isn't there. Looks may have missed what was between.
+	k.lost = k.seen && s.flags&scard.StateEmpty != 0 && (k.events-k.card)%2 == 0
+	if k.lost && (!was.lost || k.events != was.events) {
+		k.since, k.wait = time.Now(), reviveAfter
 	}
 }

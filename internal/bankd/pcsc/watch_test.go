@@ -164,6 +164,7 @@ func TestWatchPulls(t *testing.T) {
 // A card that is pulled, missed by a reset and put back before pcscd looks isn't lost.
 func TestWatchLost(t *testing.T) {
 	r := watch(t, Bank{}.Watch)
+	r.await(t, 0, "readers", func(list []bankd.Reader) bool { return len(list) == readers }) // else it wouldn't know that a card was there
 	var run sync.WaitGroup
 	for i := range 3 {
 		seat := insert(t, i, newScripted(i))
