@@ -31,8 +31,10 @@ while [ $# -gt 0 ]; do
 done
 echo machine >"$root/etc/hostname"
 printf '127.0.0.1 localhost machine\n::1 localhost\n' >"$root/etc/hosts"
-# What a kernel of somebody else has to offer is no business of the machine.
-for unit in dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount getty.target; do
+# What a kernel of somebody else has to offer is no business of the machine. And nothing comes about in it, such as a backup of
+# dpkg's files, because it is midnight.
+for unit in dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount getty.target \
+	timers.target; do
 	ln -s /dev/null "$root/etc/systemd/system/$unit"
 done
 mkdir "$root/mnt/old"

@@ -16,8 +16,6 @@ const cache = "../../../.cache/machine"
 
 // TestMachine boots a machine, has a unit run in it that is hardened as ours are, and sees to it that nothing is left.
 func TestMachine(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
 	shared := t.TempDir()
 	if err := os.WriteFile(filepath.Join(shared, "file"), []byte("from outside\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -26,6 +24,8 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
 	ended := false
 	defer func() {
 		if !ended {
@@ -42,7 +42,7 @@ func TestMachine(t *testing.T) {
 	if _, err := m.Run(ctx, "systemctl", "start", "try.service"); err != nil {
 		t.Error(err)
 	}
-	log, err := m.Run(ctx, "journalctl", "--no-pager", "-o", "cat", "-u", "try.service")
+	log, err := m.Run(ctx, "sh", "-c", "journalctl --sync && journalctl --no-pager -o cat -u try.service")
 	if err != nil {
 		t.Error(err)
 	}

@@ -91,6 +91,12 @@ func (p place) lines(t *testing.T, program string) (lines []string) {
 	return lines
 }
 
+// status returns what systemctl shows of a unit to an operator, with all that it has written to the journal by now.
+func status(t *testing.T, unit string) string {
+	t.Helper()
+	return sh(t, "journalctl --sync; systemctl status --no-pager --full "+unit+" || [ $? -eq 3 ]") // 3: it isn't active
+}
+
 // show returns a property of a unit.
 func show(t *testing.T, unit, property string) string {
 	t.Helper()
