@@ -22,7 +22,7 @@ import (
 // Real sockets on loopback: both families reach one listener, both ends have the options set.
 func TestTCP(t *testing.T) {
 	n := link.TCP()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	ln, err := n.Listen(ctx, ":0")
 	if err != nil {
@@ -76,6 +76,7 @@ func TestTCP(t *testing.T) {
 			ran := make(chan error, 1)
 			go func() { ran <- conn.Run(ctx) }()
 			peer := testnet.NewPeer(t, out)
+			peer.Patience = time.Minute
 			for k := range 100 {
 				if err := conn.Send(&rspro.TpduCardToModem{Data: []byte{byte(k)}}); err != nil {
 					t.Fatal(err)
@@ -87,7 +88,7 @@ func TestTCP(t *testing.T) {
 					t.Fatalf("message %d is %d", k, m.Data[0])
 				}
 			}
-			peer.ExpectEnd(5 * time.Second)
+			peer.ExpectEnd(time.Minute)
 			if err := <-ran; err != nil {
 				t.Error(err)
 			}

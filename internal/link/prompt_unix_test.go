@@ -44,6 +44,9 @@ func sockets(t *testing.T) (near, far *net.TCPConn) {
 	return near, far
 }
 
+// patient is of a Conn whose peer answers no PING.
+var patient = link.Options{KeepAlive: link.KeepAlive{Timeout: time.Hour}}
+
 // numbered is a command that tells its number.
 func numbered(i int) *rspro.TpduModemToCard {
 	return &rspro.TpduModemToCard{From: client, To: bank, Data: append(make([]byte, 198), byte(i>>8), byte(i))}
@@ -70,7 +73,7 @@ func wantNumbered(t *testing.T, frames *ipa.Reader, n int) {
 // What is flushed, sent, and more than a socket takes comes in order.
 func TestFlush(t *testing.T) {
 	near, far := sockets(t)
-	c := link.New(near, link.Options{})
+	c := link.New(near, patient)
 	for i := range 10 { // nothing goes before Run
 		if err := c.Post(numbered(i)); err != nil {
 			t.Fatal(err)
@@ -83,7 +86,7 @@ func TestFlush(t *testing.T) {
 	}
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(t.Context()) }()
-	far.SetReadDeadline(time.Now().Add(30 * time.Second))
+	far.SetReadDeadline(time.Now().Add(5 * time.Minute))
 	frames := ipa.NewReader(far)
 	wantNumbered(t, frames, 10)
 
@@ -134,7 +137,7 @@ func TestFlush(t *testing.T) {
 // Flush doesn't wait for a peer that reads nothing, whose connection ends when the queue is full.
 func TestFlushToNobody(t *testing.T) {
 	near, _ := sockets(t)
-	c := link.New(near, link.Options{})
+	c := link.New(near, patient)
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(t.Context()) }()
 	err := error(nil)
@@ -153,7 +156,7 @@ func TestFlushToNobody(t *testing.T) {
 // A deadline of the writer's isn't one for what comes after it, and a peer that is no more is noticed.
 func TestFlushAfterDeadline(t *testing.T) {
 	near, far := sockets(t)
-	c := link.New(near, link.Options{})
+	c := link.New(near, patient)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ran := make(chan error, 1)
@@ -189,7 +192,7 @@ func TestFlushAfterDeadline(t *testing.T) {
 func TestConcurrentFlush(t *testing.T) {
 	for range 10 {
 		near, far := sockets(t)
-		c := link.New(near, link.Options{})
+		c := link.New(near, patient)
 		ran := make(chan error, 1)
 		go func() { ran <- c.Run(t.Context()) }()
 		var users sync.WaitGroup
