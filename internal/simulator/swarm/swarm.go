@@ -180,6 +180,7 @@ func (s *swarm) work(ctx, life context.Context) error {
 	s.churn(ctx, life, &working)
 	working.Go(func() { s.faults(ctx) })
 	s.traffic(traffic, &talking)
+	<-ctx.Done() // also when nothing moves, and there are no faults
 	working.Wait()
 
 	s.meter.set(Settling)

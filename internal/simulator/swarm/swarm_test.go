@@ -3,10 +3,10 @@
 package swarm
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -24,27 +24,28 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestRun runs a swarm with moves, commands and faults on a server of this process, with places for most clients.
+// TestRun runs a swarm with moves, commands and faults on a server of this process, with places for most clients, until there were
+// enough of each.
 func TestRun(t *testing.T) {
 	c := onServer(t)
 	c.Banks, c.Slots, c.Clients, c.Churn, c.TPDUs, c.Faults = 3, 5, 18, 40, 500, 5
-	c.Duration = 3 * time.Second
-	c.Interval = 500 * time.Millisecond
+	c.Interval = 100 * time.Millisecond
 	c.Seed = uint64(time.Now().UnixNano())
-	var out bytes.Buffer
-	c.Out = &out
-	if err := Run(t.Context(), c); err != nil {
+	tpdus, moves, faults := 0, 0, uint64(0)
+	enough := func() bool { return tpdus >= 500 && moves >= 15+20 && faults >= 10 }
+	out := &reports{t: t}
+	ctx := out.until(func(r Report) bool {
+		tpdus, moves, faults = tpdus+r.TPDUs.N, moves+r.Moves.N, faults+r.Cuts+r.Hangs+r.Kills
+		return enough()
+	})
+	c.Out = out
+	if err := Run(ctx, c); err != nil {
 		t.Fatalf("seed %d: %v", c.Seed, err)
 	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	var last Report
-	for _, l := range lines {
-		if err := json.Unmarshal([]byte(l), &last); err != nil {
-			t.Fatalf("report %q: %v", l, err)
-		}
-	}
-	if last.Phase != Done || last.TPDUs.N < 50 || last.Moves.N < 15+5 || last.Cuts+last.Hangs+last.Kills == 0 || last.Wrong != 0 {
-		t.Errorf("seed %d: the last of %d reports is %s", c.Seed, len(lines), lines[len(lines)-1])
+	last := out.all[len(out.all)-1]
+	tpdus, moves, faults = last.TPDUs.N, last.Moves.N, last.Cuts+last.Hangs+last.Kills
+	if last.Phase != Done || !enough() || last.Wrong != 0 {
+		t.Errorf("seed %d: the last of %d reports is %+v", c.Seed, len(out.all), last)
 	}
 	all, err := newAPI(c.REST).maps(t.Context())
 	if err != nil || len(all) > 0 {
@@ -52,18 +53,63 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// reports takes what a swarm reports.
+type reports struct {
+	t    *testing.T
+	all  []Report
+	told func(Report)
+}
+
+// until returns a context that ends when a report makes something true, or when none has done so for long.
+func (r *reports) until(is func(Report) bool) context.Context {
+	ctx, cancel := context.WithTimeout(r.t.Context(), 3*time.Minute)
+	r.t.Cleanup(cancel)
+	r.told = func(v Report) {
+		if is(v) {
+			cancel()
+		}
+	}
+	return ctx
+}
+
+// Write takes a line.
+func (r *reports) Write(line []byte) (int, error) {
+	var v Report
+	if err := json.Unmarshal(line, &v); err != nil {
+		r.t.Errorf("report %q: %v", line, err)
+	}
+	r.all = append(r.all, v)
+	r.told(v)
+	return len(line), nil
+}
+
+// TestRunDuration has a swarm end by itself.
+func TestRunDuration(t *testing.T) {
+	c := onServer(t)
+	c.Banks, c.Slots, c.Clients, c.Duration = 1, 2, 2, 500*time.Millisecond
+	out := &reports{t: t, told: func(Report) {}}
+	c.Out = out
+	if err := Run(t.Context(), c); err != nil {
+		t.Error(err)
+	}
+	if last := out.all[len(out.all)-1]; last.Phase != Done || last.Seconds < c.Duration.Seconds() {
+		t.Errorf("the last report is %+v", last)
+	}
+}
+
 // TestRunEnds has the context end a swarm without a limit, and while it waits for a server that isn't there.
 func TestRunEnds(t *testing.T) {
 	c := onServer(t)
-	c.Banks, c.Slots, c.Clients = 1, 2, 2
+	c.Banks, c.Slots, c.Clients, c.Interval = 1, 2, 2, 50*time.Millisecond
 	for _, absent := range []bool{false, true} {
+		end := Working
 		if absent {
-			c.Server = "127.0.0.1:1"
+			c.Server, end = "127.0.0.1:1", Connecting
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		err := Run(ctx, c)
-		cancel()
-		if (err != nil) != absent {
+		out := &reports{t: t}
+		ctx := out.until(func(r Report) bool { return r.Phase == end })
+		c.Out = out
+		if err := Run(ctx, c); (err != nil) != absent {
 			t.Errorf("absent %v: %v", absent, err)
 		}
 	}
@@ -77,19 +123,13 @@ func onServer(t *testing.T) Config {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	t.Cleanup(func() { cancel(); done.Wait() })
-	reserve := func() string {
-		ln, err := link.TCP().Listen(ctx, "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		return ln.Addr().String()
-	}
-	rspro, web := reserve(), reserve()
+	// Listeners that are there already: nobody else takes their ports meanwhile.
+	nw := &ready{Network: link.TCP(), lns: map[string]net.Listener{}}
+	rspro, web := nw.add(t), nw.add(t)
 	started := make(chan struct{})
 	done.Go(func() {
 		err := server.Run(ctx, server.Config{RSPROListen: rspro, RESTListen: web, Name: "server", Version: "1"}, server.Env{
-			Net: link.TCP(), Log: log, REST: rest.Serve, OnStart: func(context.Context, server.Running) { close(started) },
+			Net: nw, Log: log, REST: rest.Serve, OnStart: func(context.Context, server.Running) { close(started) },
 		})
 		if err != nil && ctx.Err() == nil {
 			t.Error(err)
@@ -97,16 +137,35 @@ func onServer(t *testing.T) Config {
 	})
 	select {
 	case <-started:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no server")
 	}
 	return Config{
 		Server: rspro, REST: "http://" + web, Listen: netip.MustParseAddr("127.0.0.1"),
 		Start: time.Minute, Settle: time.Minute, Interval: time.Second,
-		KeepAlive: link.KeepAlive{Interval: 2 * time.Second, Timeout: 2 * time.Second},
+		KeepAlive: link.KeepAlive{Interval: 2 * time.Second, Timeout: 5 * time.Second},
 		Log:       log, Peers: log, Out: io.Discard,
 	}
 }
+
+// A ready is a network whose listeners were made before.
+type ready struct {
+	link.Network
+	lns map[string]net.Listener // by their addresses
+}
+
+// add makes a listener, and returns its address.
+func (n *ready) add(t *testing.T) string {
+	t.Helper()
+	ln, err := n.Network.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.lns[ln.Addr().String()] = ln
+	return ln.Addr().String()
+}
+
+func (n *ready) Listen(_ context.Context, addr string) (net.Listener, error) { return n.lns[addr], nil }
 
 // TestSource: clients come from valid addresses on loopback, not too many from one.
 func TestSource(t *testing.T) {
