@@ -81,7 +81,7 @@ type Frontend interface {
 	Remote(ctx context.Context, on bool)
 	// ATR sets the ATR the modem shall get at its next reset; card says that a card
 	// is there and answers commands. A bankd that knows AtrAfterReset tells it after each reset of
-	// the card, so that it is often the same as before. The slice is the frontend's to keep.
+	// the card, so that it is often the same as before. The slice is the frontend's to keep. CardOf says which card it is.
 	ATR(ctx context.Context, atr []byte, card bool)
 	// Insert shows the modem that a card is in its slot.
 	Insert(ctx context.Context)
@@ -89,6 +89,17 @@ type Frontend interface {
 	Remove(ctx context.Context)
 	// ResetModem restarts the modem, so that it takes note of another SIM.
 	ResetModem(ctx context.Context)
+}
+
+// A Card is the number of a card, which tells it from those that were there before and those that come after it; 0: none.
+type Card uint64
+
+type cardKey struct{}
+
+// CardOf returns the card whose ATR a Frontend is told, by that call's context.
+func CardOf(ctx context.Context) Card {
+	card, _ := ctx.Value(cardKey{}).(Card)
+	return card
 }
 
 // A State is what a client is doing.

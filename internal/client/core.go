@@ -60,6 +60,7 @@ type Core struct {
 	server   link.State
 	bankd    link.State
 	session  *session  // with the bankd; nil unless operational, or staying in WAIT_BANKD
+	cards    Card      // how many there have been, which is the last one's number
 	phys     slot.Phys // what the modem did last, in whatever state
 	physSeen bool      // phys was told by the frontend
 
@@ -617,8 +618,11 @@ func (c *Core) setAtr(p peer, pdu rspro.PDU, m *rspro.SetAtrReq) {
 	if c.state != Operational {
 		c.enter() // the bankd had us wait for this
 	}
-	s.card = true
-	c.showATR(atr, true)
+	if !s.card {
+		s.card = true
+		c.cards++
+	}
+	c.showATR(atr, c.cards)
 	if s.removed {
 		s.removed = false
 		c.act(cardInsert, c.frontend.Insert)
@@ -679,12 +683,18 @@ func (c *Core) bankSlotStatus(p peer, pdu rspro.PDU, m *rspro.BankSlotStatusInd)
 // of MinResponse..MaxResponse bytes, data followed by SW1 SW2. One command is outstanding at a time. When ctx ends
 // first, the response is dropped when it comes; until then the next command waits.
 func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err error) {
+	return c.TransmitTo(ctx, 0, tpdu)
+}
+
+// TransmitTo is Transmit to one card and no other: where there is another one by now, nothing is sent, and the error is ErrGone.
+// The frontend may not know that yet, as it is told of cards one step after the other. Card 0 is whichever is there.
+func (c *Core) TransmitTo(ctx context.Context, card Card, tpdu []byte) (response []byte, err error) {
 	began := time.Now()
 	defer func() { c.watch.command(time.Since(began), err) }()
 	if len(tpdu) < MinTPDU || len(tpdu) > MaxTPDU {
 		return nil, fmt.Errorf("command of %d bytes: want %d..%d", len(tpdu), MinTPDU, MaxTPDU)
 	}
-	s, x, m, err := c.begin(ctx)
+	s, x, m, err := c.begin(ctx, card)
 	if err != nil {
 		return nil, err
 	}
@@ -720,8 +730,8 @@ func (c *Core) trace(what string, b []byte) {
 	}
 }
 
-// begin claims the session for a command whose message, but for the data, it returns.
-func (c *Core) begin(ctx context.Context) (*session, exchange, rspro.TpduModemToCard, error) {
+// begin claims the session for a command to card whose message, but for the data, it returns.
+func (c *Core) begin(ctx context.Context, card Card) (*session, exchange, rspro.TpduModemToCard, error) {
 	fail := func(err error) (*session, exchange, rspro.TpduModemToCard, error) {
 		return nil, nil, rspro.TpduModemToCard{}, err
 	}
@@ -732,6 +742,8 @@ func (c *Core) begin(ctx context.Context) (*session, exchange, rspro.TpduModemTo
 		switch {
 		case s == nil || !s.card:
 			return fail(ErrNoCard)
+		case card != 0 && card != c.cards:
+			return fail(ErrGone)
 		case s.pending != nil:
 			return fail(ErrBusy)
 		case s.owed == nil:
@@ -846,7 +858,7 @@ func (c *Core) become(to State) {
 func (c *Core) enter() {
 	c.bankd = link.Connected
 	c.become(Operational)
-	c.showATR(c.cfg.ATR, false)
+	c.showATR(c.cfg.ATR, 0)
 	c.act(simRemote, func(ctx context.Context) { c.frontend.Remote(ctx, true) })
 	c.act(cardInsert, c.frontend.Insert)
 	c.act(modemReset, c.frontend.ResetModem)
@@ -877,9 +889,11 @@ func (c *Core) leave() {
 	c.act(modemReset, c.frontend.ResetModem)
 }
 
-// showATR has the frontend take an ATR. Requires mu.
-func (c *Core) showATR(atr []byte, card bool) {
-	c.act(noScript, func(ctx context.Context) { c.frontend.ATR(ctx, bytes.Clone(atr), card) })
+// showATR has the frontend take an ATR; card 0: there is none that answers. Requires mu.
+func (c *Core) showATR(atr []byte, card Card) {
+	c.act(noScript, func(ctx context.Context) {
+		c.frontend.ATR(context.WithValue(ctx, cardKey{}, card), bytes.Clone(atr), card != 0)
+	})
 }
 
 // cause has an event script run. Requires mu.

@@ -392,6 +392,65 @@ func TestCardComesBack(t *testing.T) {
 	}
 }
 
+// A command to a card never reaches the next one, also while the modem's side hasn't seen that it has gone.
+func TestTransmitTo(t *testing.T) {
+	off := pdu(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}})
+	for name, next := range map[string]func(*testing.T, *bench){
+		"another card": func(_ *testing.T, b *bench) {
+			b.fromBankd(b.bankd, off)
+			b.atr()
+		},
+		"another connection": func(t *testing.T, b *bench) {
+			b.bankdDown(b.target)
+			b.accepted(t)
+			b.atr()
+		},
+		"another map": func(t *testing.T, b *bench) {
+			b.told(there, addr1)
+			b.accepted(t)
+			b.atr()
+		},
+		"while it waits for an answer": func(t *testing.T, b *bench) {
+			ctx, cancel := context.WithCancel(t.Context())
+			abandoned := b.transmit(ctx, selectC)
+			cancel()
+			(<-abandoned).check(t, nil, context.Canceled)
+			waiting := b.transmitTo(t.Context(), b.modem.card, selectC)
+			b.bankd.take()
+			b.mu.Lock() // so that all is over when it wakes up
+			b.session.drop()
+			b.cards++
+			b.mu.Unlock()
+			(<-waiting).check(t, nil, ErrGone)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, Config{Slot: me})
+				b.serverUp()
+				b.told(here, addr1)
+				b.accepted(t)
+				b.atr()
+				b.atr() // after a reset: the same card
+				b.all()
+				first := b.modem.card
+				done := b.transmitTo(t.Context(), first, selectC)
+				b.answer(0x9f, 0x17)
+				(<-done).check(t, []byte{0x9f, 0x17}, nil)
+
+				next(t, b)
+				b.bankd.take()
+				if _, err := b.TransmitTo(t.Context(), first, selectC); !errors.Is(err, ErrGone) {
+					t.Errorf("to the card before: %v, want %v", err, ErrGone)
+				}
+				if got := b.bankd.take(); got != "" {
+					t.Errorf("sent %q", got)
+				}
+			})
+		})
+	}
+}
+
 func TestAuto(t *testing.T) {
 	b := newBench(t, Config{Auto: true})
 	hello := func() *slot.Client { return b.serverCaller().Hello().(*rspro.ConnectClientReq).Slot }
@@ -543,9 +602,13 @@ func TestModemStatusCoalesced(t *testing.T) {
 
 // transmit runs Transmit in a goroutine and waits until the command is sent or waits.
 func (b *bench) transmit(ctx context.Context, tpdu []byte) <-chan answer {
+	return b.transmitTo(ctx, 0, tpdu)
+}
+
+func (b *bench) transmitTo(ctx context.Context, card Card, tpdu []byte) <-chan answer {
 	done := make(chan answer, 1)
 	go func() {
-		data, err := b.Transmit(ctx, tpdu)
+		data, err := b.TransmitTo(ctx, card, tpdu)
 		done <- answer{data, err}
 	}()
 	synctest.Wait()

@@ -35,6 +35,7 @@ var (
 type journal struct {
 	mu    sync.Mutex
 	lines []string
+	card  Card // the last one whose ATR was told
 }
 
 func (j *journal) add(format string, a ...any) {
@@ -56,7 +57,8 @@ func (j *journal) take() string {
 type recorder struct{ *journal }
 
 func (r recorder) Remote(_ context.Context, on bool) { r.add("Remote(%v)", on) }
-func (r recorder) ATR(_ context.Context, atr []byte, card bool) {
+func (r recorder) ATR(ctx context.Context, atr []byte, card bool) {
+	r.card = CardOf(ctx)
 	r.add("ATR(%x,%v)", atr, card)
 }
 func (r recorder) Insert(context.Context)     { r.add("Insert") }
@@ -133,9 +135,9 @@ func quiet() *logrus.Logger {
 // poll waits until ok.
 func poll(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10s", what)
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

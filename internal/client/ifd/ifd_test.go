@@ -42,9 +42,13 @@ var (
 type journal struct {
 	mu    sync.Mutex
 	lines []string
+	held  chan struct{} // who writes of an ATR that is too long waits until it is closed; nil: nobody does
 }
 
 func (j *journal) write(p Priority, line string) {
+	if j.held != nil && strings.Contains(line, "too long") {
+		<-j.held
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lines = append(j.lines, fmt.Sprintf("%d %s", p, line))
@@ -347,6 +351,49 @@ func TestSwapIsSeen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A command for the card that has gone doesn't reach the next one either while the reader still has to be told of both.
+func TestSwapBeforeItIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.insert(rspro.LateAtr)
+		w.log.held = make(chan struct{})
+		w.tell(make([]byte, 34)) // what follows waits for its log line
+		w.pull()
+		w.tell(atr2)
+		w.code("Presence", w.Presence(lun), Success) // it knows nothing yet
+		w.powered("a command", w.transmit(selectMF), nil, ICCNotPresent, 0)
+		if m, ok := w.bankd.Poll(0); ok {
+			t.Errorf("the bankd gets %v", m.Msg.Choice())
+		}
+		close(w.log.held)
+		synctest.Wait()
+		w.look()
+		w.powered("up", w.power(PowerUp), atr2, Success, 0)
+		await := w.transmit(selectMF)
+		w.answer(selectMF, []byte{0x90, 0x00})
+		w.powered("a command to the next card", await, []byte{0x90, 0x00}, Success, 0)
+	})
+}
+
+// Who waits for the ATR after a reset isn't given that of a card that has come meanwhile, however late it looks.
+func TestSwapDuringReset(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.insert(rspro.LateAtr)
+		await := w.power(Reset)
+		w.status(inReset)
+		w.status(running)
+		r := w.reader(lun)
+		r.mu.Lock() // so that all is over when it wakes up
+		r.setCardLocked(0)
+		r.show()
+		r.cards++
+		r.setCardLocked(r.cards)
+		r.show()
+		r.mu.Unlock()
+		w.powered("reset", await, nil, ICCNotPresent, 0)
+		w.powered("a command", w.transmit(selectMF), nil, CommunicationError, 0)
+	})
 }
 
 // Where nobody polls, a look at presence is enough.

@@ -45,6 +45,7 @@ type reader struct {
 	changed chan struct{} // closed at the next change of what follows
 	card    uint64        // the number of the card that is there; 0: none
 	cards   uint64        // how many there have been
+	name    client.Card   // the card as core knows it, which may have another one already
 	shown   uint64        // the card that pcscd was shown; 0: none
 	polled  bool          // there is a thread that polls
 	stopped bool          // it is to stop
@@ -109,7 +110,7 @@ func (*reader) ResetModem(context.Context) {}
 
 // ATR takes note of a card, or of the ATR after a reset. One that nobody has asked for and that is another one
 // is another card's.
-func (r *reader) ATR(_ context.Context, atr []byte, card bool) {
+func (r *reader) ATR(ctx context.Context, atr []byte, card bool) {
 	if !card {
 		return
 	}
@@ -126,7 +127,7 @@ func (r *reader) ATR(_ context.Context, atr []byte, card bool) {
 		r.cards++
 		r.setCardLocked(r.cards)
 	}
-	r.atr = atr
+	r.atr, r.name = atr, client.CardOf(ctx)
 	r.signal()
 }
 
@@ -246,7 +247,7 @@ func (r *reader) powerDown() Code {
 // powerUp switches the card on, or resets it, and returns the ATR.
 func (r *reader) powerUp(reset bool) ([]byte, Code) {
 	r.mu.Lock()
-	present := r.presentLocked()
+	present, card := r.presentLocked(), r.card
 	r.mu.Unlock()
 	if !present {
 		return nil, ICCNotPresent
@@ -264,7 +265,7 @@ func (r *reader) powerUp(reset bool) ([]byte, Code) {
 		switch {
 		case r.ctx.Err() != nil:
 			return nil, CommunicationError
-		case !r.presentLocked():
+		case !r.presentLocked(), r.card != card: // while nobody looked another one may have come
 			return nil, ICCNotPresent
 		case r.atrs >= r.want:
 			r.powered = true
@@ -299,7 +300,7 @@ func (r *reader) drive(p slot.Phys) {
 // transmit sends a command to the card.
 func (r *reader) transmit(apdu []byte) ([]byte, Code) {
 	r.mu.Lock()
-	present, powered := r.presentLocked(), r.powered
+	present, powered, card := r.presentLocked(), r.powered, r.name
 	r.mu.Unlock()
 	switch {
 	case !present:
@@ -314,7 +315,7 @@ func (r *reader) transmit(apdu []byte) ([]byte, Code) {
 	}
 	ctx, cancel := context.WithTimeoutCause(r.ctx, transmitTimeout, errTimeout)
 	defer cancel()
-	response, err := r.core.Transmit(ctx, tpdu)
+	response, err := r.core.TransmitTo(ctx, card, tpdu)
 	if err == nil {
 		return response, Success
 	}
