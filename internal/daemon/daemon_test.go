@@ -67,7 +67,7 @@ func TestHelperProcess(t *testing.T) {
 func TestSignals(t *testing.T) {
 	for _, end := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		t.Run(end.String(), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestHelperProcess$")
 			cmd.Env = append(os.Environ(), helperVariable+"=1")

@@ -87,10 +87,13 @@ func (u *user) types(keys string) {
 	}
 }
 
+// patience is how long the program has for anything, however busy the machine is.
+const patience = time.Minute
+
 // expect waits for a text that comes after all that was expected before.
 func (u *user) expect(text string) {
 	u.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		u.mu.Lock()
 		// The terminal makes CR CR LF of the program's CR LF.
 		rest := strings.ReplaceAll(u.screen.String(), "\r\r", "\r")[u.seen:]
@@ -161,7 +164,7 @@ func (s *sitting) ends() {
 		if err != nil {
 			s.user.t.Errorf("Run: %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		s.user.t.Error("the program goes on")
 	}
 	s.done = nil
@@ -171,11 +174,13 @@ func (s *sitting) ends() {
 func (s *sitting) serve() {
 	s.user.t.Helper()
 	s.server = testnet.AcceptPeer(s.user.t, s.serverLn)
+	s.server.Patience = patience
 	_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](s.server)
 	s.server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
 	s.server.Send(&rspro.ConfigClientBankReq{Bank: here, Bankd: bankAddr})
 	testnet.Expect[*rspro.ConfigClientBankRes](s.server)
 	s.bankd = testnet.AcceptPeer(s.user.t, s.bankLn)
+	s.bankd.Patience = patience
 	_, req = testnet.ExpectPDU[*rspro.ConnectClientReq](s.bankd)
 	s.bankd.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Bankd)})
 	s.bankd.Send(&rspro.SetAtrReq{Slot: me, ATR: []byte{0x3b, 0x02, 0x14, 0x50}})
@@ -291,11 +296,12 @@ func TestTerminalMode(t *testing.T) {
 	}
 	// The mode is back before the program has ended, which an event script holds up.
 	s.server = testnet.AcceptPeer(t, s.serverLn)
+	s.server.Patience = patience
 	_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](s.server)
 	s.server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
 	<-runs
 	s.stop()
-	for end := time.Now().Add(10 * time.Second); u.mode() != before; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); u.mode() != before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Errorf("the terminal is still in mode %+v, was in %+v", u.mode(), before)
 			break
@@ -367,6 +373,8 @@ func TestErrorsRedirected(t *testing.T) {
 	if s := errs.b.String(); strings.Contains(s, "done") || strings.Contains(s, "convention") {
 		t.Errorf("standard error: %s", s)
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if strings.Contains(u.screen.String(), "> ") {
 		t.Error("there is a prompt")
 	}
