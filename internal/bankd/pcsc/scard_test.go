@@ -200,7 +200,7 @@ func await(t testing.TB, i int, card bool, d time.Duration) bool {
 }
 
 // long is far more than pcscd takes to see a card come or go.
-const long = 10 * time.Second
+const long = 30 * time.Second
 
 // replace puts a card that was pulled back. Where pcscd has not looked between, it may hold the reader for
 // empty or the card for the old one, so that this takes patience.
