@@ -239,7 +239,8 @@ func (p *Peer) Next() rspro.PDU {
 var errNothing = errors.New("nothing came")
 
 func (p *Peer) next(d time.Duration) (rspro.PDU, error) {
-	timer := time.NewTimer(d)
+	// Never 0: a timer that is due at once, in a select, has crashed Go 1.26's runtime in bubbles with the race detector.
+	timer := time.NewTimer(max(d, time.Nanosecond))
 	defer timer.Stop()
 	select {
 	case pdu := <-p.pdus:
