@@ -174,12 +174,25 @@ func (f *fleet) settle(ctx context.Context) {
 	for _, n := range slices.Sorted(maps.Keys(seats)) {
 		c := f.clients[n]
 		switch {
+		case c != nil && (c.cancel != nil || time.Since(c.since) < c.wait):
+		case f.held(n, seats[n]): // until that client has ended
 		case c == nil:
 			f.start(ctx, &client{slot: n, target: seats[n]})
-		case c.cancel == nil && time.Since(c.since) >= c.wait:
+		default:
 			f.start(ctx, c)
 		}
 	}
+}
+
+// held reports whether the client of another slot than n has an interface still.
+func (f *fleet) held(n uint16, t usb.Target) bool {
+	for _, c := range f.clients {
+		d := c.target.Device
+		if c.slot != n && c.cancel != nil && d.Path == t.Device.Path && d.Address == t.Device.Address && c.target.Interface.Number == t.Interface.Number {
+			return true
+		}
+	}
+	return false
 }
 
 // seats says which slots there are now, and which interfaces they have. !ok: it isn't known.

@@ -90,7 +90,14 @@ func (w *world) serve(ctx context.Context, s Seat) error {
 	if other, twice := w.served[s.Slot]; twice {
 		w.t.Errorf("slot %d is served twice: %s", s.Slot, other)
 	}
-	w.served[s.Slot] = fmt.Sprintf("%s/%d@%d", s.Target.Device.Path, s.Target.Interface.Number, s.Target.Device.Address)
+	where := fmt.Sprintf("%s/%d@%d", s.Target.Device.Path, s.Target.Interface.Number, s.Target.Device.Address)
+	for n, other := range w.served {
+		if where == other {
+			defer w.mu.Unlock()
+			return fmt.Errorf("slot %d has %s", n, where)
+		}
+	}
+	w.served[s.Slot] = where
 	w.gone[s.Slot] = lose
 	w.mu.Unlock()
 	s.OnReport(ctx, func(out io.Writer) { fmt.Fprintln(out, "client", s.Slot) })
@@ -347,6 +354,32 @@ func TestSlotsFile(t *testing.T) {
 		write("7,1-1,0\n8,serial:aa,0\n")
 		w.reload <- syscall.SIGHUP
 		w.after("7 1-1/0@1")
+		w.stop()
+	})
+}
+
+// An interface that has another slot now is served there as soon as the client of its old one has ended, and not tried before.
+func TestMoved(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "slots.csv")
+	write := func(data string) {
+		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		write("7,1-1,0\n8,1-1,1\n")
+		w := newWorld(t, Config{SlotsFile: file})
+		w.leaving = 3500 * time.Millisecond
+		w.plug("1-1", "aa", 0, 1)
+		w.run()
+		w.serves("7 1-1/0@1", "8 1-1/1@1")
+		write("7,1-1,1\n9,1-1,0\n")
+		w.reload <- syscall.SIGHUP
+		time.Sleep(w.leaving - time.Millisecond)
+		w.serves("7 1-1/0@1", "8 1-1/1@1")
+		time.Sleep(time.Millisecond)
+		w.serves("7 1-1/1@1", "9 1-1/0@1")
+		w.says("slot isn't served", 0)
 		w.stop()
 	})
 }
