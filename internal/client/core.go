@@ -686,8 +686,8 @@ func (c *Core) Transmit(ctx context.Context, tpdu []byte) (response []byte, err 
 	return c.TransmitTo(ctx, 0, tpdu)
 }
 
-// TransmitTo is Transmit to one card and no other: where there is another one by now, nothing is sent, and the error is ErrGone.
-// The frontend may not know that yet, as it is told of cards one step after the other. Card 0 is whichever is there.
+// TransmitTo is Transmit to one card and no other: where there is another one by now, nothing is sent, and the error is
+// ErrNoCard. The frontend may not know that yet, as it is told of cards one step after the other. Card 0 is whichever is there.
 func (c *Core) TransmitTo(ctx context.Context, card Card, tpdu []byte) (response []byte, err error) {
 	began := time.Now()
 	defer func() { c.watch.command(time.Since(began), err) }()
@@ -740,10 +740,8 @@ func (c *Core) begin(ctx context.Context, card Card) (*session, exchange, rspro.
 	for {
 		s := c.session
 		switch {
-		case s == nil || !s.card:
+		case s == nil || !s.card || card != 0 && card != c.cards:
 			return fail(ErrNoCard)
-		case card != 0 && card != c.cards:
-			return fail(ErrGone)
 		case s.pending != nil:
 			return fail(ErrBusy)
 		case s.owed == nil:

@@ -421,7 +421,7 @@ func TestTransmitTo(t *testing.T) {
 			b.session.drop()
 			b.cards++
 			b.mu.Unlock()
-			(<-waiting).check(t, nil, ErrGone)
+			(<-waiting).check(t, nil, ErrNoCard)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -440,8 +440,8 @@ func TestTransmitTo(t *testing.T) {
 
 				next(t, b)
 				b.bankd.take()
-				if _, err := b.TransmitTo(t.Context(), first, selectC); !errors.Is(err, ErrGone) {
-					t.Errorf("to the card before: %v, want %v", err, ErrGone)
+				if _, err := b.TransmitTo(t.Context(), first, selectC); !errors.Is(err, ErrNoCard) {
+					t.Errorf("to the card before: %v, want %v", err, ErrNoCard)
 				}
 				if got := b.bankd.take(); got != "" {
 					t.Errorf("sent %q", got)

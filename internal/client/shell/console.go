@@ -128,10 +128,14 @@ func (c *console) transmit(ctx context.Context, cmd []byte) (data []byte, sw uin
 			return nil, 0, err
 		}
 		c.with(card)
-		response, err := c.core.Transmit(ctx, cmd)
+		name, ok := c.modem.cardOf(card)
+		if !ok {
+			continue
+		}
+		response, err := c.core.TransmitTo(ctx, name, cmd)
 		switch {
 		case errors.Is(err, client.ErrNoCard):
-			c.modem.gone(card) // Remove is on its way; nothing was sent
+			c.modem.gone(card) // Remove is on its way, and the next ATR perhaps; nothing was sent
 			continue
 		case err != nil:
 			return nil, 0, err

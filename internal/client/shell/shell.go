@@ -90,6 +90,7 @@ type modem struct {
 
 	mu    sync.Mutex
 	card  bool
+	name  client.Card   // of the card, in the client
 	atr   []byte        // of the card
 	ready chan struct{} // closed when there is a card; another one for each card
 	reset chan struct{} // closed when what came of a reset is known; nil: none was asked for
@@ -100,7 +101,7 @@ func (*modem) Remote(context.Context, bool) {}
 
 // ATR shows the ATR, but not one that is told again after a reset: a script that
 // knows the C suite waits for no line then.
-func (m *modem) ATR(_ context.Context, atr []byte, card bool) {
+func (m *modem) ATR(ctx context.Context, atr []byte, card bool) {
 	if card {
 		defer m.wasReset()
 	}
@@ -130,7 +131,7 @@ func (m *modem) ATR(_ context.Context, atr []byte, card bool) {
 		m.ready = make(chan struct{})
 	}
 	close(m.ready)
-	m.card, m.atr = true, atr
+	m.card, m.name, m.atr = true, client.CardOf(ctx), atr
 }
 
 // facts says what ATR the card has.
@@ -163,6 +164,13 @@ func (m *modem) gone(ready chan struct{}) {
 	if m.card && m.ready == ready {
 		m.card, m.ready = false, make(chan struct{})
 	}
+}
+
+// cardOf returns the card of ready, if it is still there.
+func (m *modem) cardOf(ready chan struct{}) (name client.Card, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.name, m.card && m.ready == ready
 }
 
 // willReset returns a channel that is closed with the next ATR or the card's end.

@@ -354,6 +354,44 @@ func TestCardGoneAndBack(t *testing.T) {
 	})
 }
 
+// A held Writer has who writes the ATR 3b01 wait.
+type held struct {
+	io.Writer
+	until chan struct{}
+}
+
+func (h held) Write(b []byte) (int, error) {
+	if string(b) == "SET_ATR: 3b 01 \n" {
+		<-h.until
+	}
+	return h.Writer.Write(b)
+}
+
+// A line isn't for a card whose ATR wasn't shown yet: it gets its answer after that.
+func TestAnswerAfterATR(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		until := make(chan struct{})
+		w := newWorld(t, func(_ *Config, env *Env) { env.Out = held{env.Out, until} })
+		w.meet()
+		w.card(0x3b, 0x02, 0x14, 0x50)
+		w.card(0x3b, 0x01) // what follows isn't shown yet
+		w.bankd.Send(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}})
+		w.card(atr3g...)
+		w.typed("a0a40000023f00\n")
+		if m, ok := w.bankd.Poll(0); ok {
+			t.Errorf("the bankd gets %v", m.Msg.Choice())
+		}
+		close(until)
+		synctest.Wait()
+		w.answer("a0a40000023f00", 0x9f, 0x17)
+		lines := strings.Split(w.out.String(), "\n")
+		want := []string{"SET_ATR: 3b 00 ", "SET_ATR: 3b 02 14 50 ", "SET_ATR: 3b 01 ", fmt.Sprintf("SET_ATR: % x ", atr3g), "R-APDU: 9f 17 ", ""}
+		if !reflect.DeepEqual(lines, want) {
+			t.Errorf("got %q, want %q", lines, want)
+		}
+	})
+}
+
 func TestKeepATR(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(cfg *Config, _ *Env) { cfg.ATR, cfg.KeepATR = []byte{0x3b, 0x9f, 0x01}, true })
