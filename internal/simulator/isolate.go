@@ -26,7 +26,7 @@ const insideEnv = "REMSIM_SIMULATOR_INSIDE"
 // if run is "" it is a new one, removed in the end. inside is told which.
 //
 // Isolate returns the exit status that inside has returned. When ctx ends, the second process gets SIGTERM and,
-// 5 s later, SIGKILL. What the program does before it calls Isolate, it does in both processes.
+// 15 s later, SIGKILL: PCSCD.Stop may take 5 s of that. What the program does before it calls Isolate, it does in both processes.
 func Isolate(ctx context.Context, run string, inside func(run string) (status int)) (status int, err error) {
 	if run := os.Getenv(insideEnv); run != "" {
 		if err := settle(run); err != nil {
@@ -54,7 +54,7 @@ func Isolate(ctx context.Context, run string, inside func(run string) (status in
 	cmd.Env = append(os.Environ(), insideEnv+"="+run)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = 15 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,

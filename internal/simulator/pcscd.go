@@ -124,7 +124,7 @@ func configure(readers int, name func(i int) string) (string, error) {
 
 // await returns when pcscd takes connections, which is after it has found its readers.
 func (p *PCSCD) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		var d net.Dialer

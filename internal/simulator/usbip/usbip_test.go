@@ -106,7 +106,7 @@ func attach(t *testing.T, dev Device) *host {
 			t.Errorf("attachment: %v", err)
 		}
 	})
-	if err := ours.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := ours.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &host{t: t, conn: ours}
@@ -285,7 +285,7 @@ func TestServe(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Write(append(appendOperation(nil, code, 0), rest...)); err != nil {
