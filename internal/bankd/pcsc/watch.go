@@ -175,6 +175,9 @@ func visit(ctx context.Context, open func() (looker, error), looks chan<- []bank
 
 // pause reports whether ctx hasn't ended before d has passed.
 func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
