@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +82,41 @@ func TestContent(t *testing.T) {
 			}
 			harden(t, dir)
 		})
+	}
+}
+
+// TestLinks follows the links of the documents in remsim-doc to other files: the package has them, and an HTML page the place in it.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(unpack(t, "remsim-doc"), "usr/share/doc/remsim-doc")
+	links := 0
+	for _, pattern := range []string{"*.md", "doc/*.md"} {
+		pages, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(pages) == 0 {
+			t.Fatalf("%s: %q %v", pattern, pages, err)
+		}
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`\]\(([^)\s#]+)(#[^)\s]*)?\)`).FindAllStringSubmatch(string(text), -1) {
+				if strings.Contains(m[1], "://") {
+					continue
+				}
+				links++
+				target, err := os.ReadFile(filepath.Join(filepath.Dir(page), m[1]))
+				if err == nil && strings.HasSuffix(m[1], ".html") && m[2] != "" && !bytes.Contains(target, []byte(`id="`+m[2][1:]+`"`)) {
+					err = errors.New("no such place in it")
+				}
+				if err != nil {
+					t.Errorf("%s links to %s%s: %v", filepath.Base(page), m[1], m[2], err)
+				}
+			}
+		}
+	}
+	if links < 10 {
+		t.Errorf("%d links: they aren't found", links)
 	}
 }
 
