@@ -163,7 +163,7 @@ func TestPages(t *testing.T) {
 	packages, stage := t.TempDir(), t.TempDir()
 	if given := os.Getenv("REMSIM_PACKAGES"); given != "" {
 		packages = given
-	} else if err := build(packages); err != nil {
+	} else if err := rig.Packages(root, packages, nil, "-B"); err != nil {
 		t.Fatal(err)
 	}
 	if err := unpack(packages, stage); err != nil {
@@ -205,16 +205,6 @@ func runInProcess(t *testing.T, p *Page, number int, stage string) {
 	}
 }
 
-// build makes the packages that have programs, compressed but little, as they don't go far.
-func build(dir string) error {
-	cmd := exec.Command(root+"/contrib/package", dir, "-B")
-	cmd.Env = append(os.Environ(), "QUICK=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-	}
-	return nil
-}
-
 // unpack puts the files of packages into a directory.
 func unpack(packages, dir string) error {
 	debs, err := filepath.Glob(filepath.Join(packages, "*.deb"))
@@ -231,12 +221,12 @@ func unpack(packages, dir string) error {
 
 // runInMachine runs a page in a Debian system that has the packages, none of them installed.
 func runInMachine(t *testing.T, p *Page, tree, packages string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
 	m, err := machine.Start(root+"/.cache/machine", machine.Bind{From: tree, To: "/srv/remsim"}, machine.Bind{From: packages, To: "/srv/packages"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
 	shell := func() *exec.Cmd {
 		env := append([]string{"--default-signal=INT", "-C", "/root"}, environment("TREE=/srv/remsim")...)
 		cmd := m.Command(ctx, "env", append(env, bash...)...)

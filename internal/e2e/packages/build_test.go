@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"remsim/internal/e2e/rig"
 )
 
 // TestSameBytes builds all packages once more, elsewhere, from files that are as old as they became when they were copied,
@@ -38,7 +40,7 @@ func TestSameBytes(t *testing.T) {
 		env = append(env, name+"="+value)
 	}
 	second := t.TempDir()
-	if err := build(tree, second, env...); err != nil {
+	if err := rig.Packages(tree, second, env); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range names {

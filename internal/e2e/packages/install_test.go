@@ -25,7 +25,7 @@ func TestInstall(t *testing.T) {
 		if got := h.sh("systemctl show --value -p ActiveState -p UnitFileState -p Result " + unit); got != "exec-condition\ninactive\nenabled\n" {
 			t.Errorf("%s is %q", unit, got)
 		}
-		if got := h.sh("systemctl status --no-pager --full " + unit + " || :"); !strings.Contains(got, "nothing to serve: ") {
+		if got := h.sh("journalctl --sync; systemctl status --no-pager --full " + unit + " || :"); !strings.Contains(got, "nothing to serve: ") {
 			t.Errorf("the status of %s doesn't say why it isn't running:\n%s", unit, got)
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,7 +42,7 @@ func run(m *testing.M) int {
 		dir, err := os.MkdirTemp("", "remsim-packages-")
 		if err == nil {
 			defer os.RemoveAll(dir)
-			built, err = dir, build(root, dir)
+			built, err = dir, rig.Packages(root, dir, nil)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -51,16 +50,6 @@ func run(m *testing.M) int {
 		}
 	}
 	return m.Run()
-}
-
-// build has a tree make its packages, compressed as it takes the least time.
-func build(tree, dir string, env ...string) error {
-	cmd := exec.Command(filepath.Join(tree, "contrib/package"), dir)
-	cmd.Env = append(append(os.Environ(), "QUICK=1"), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-	}
-	return nil
 }
 
 // deb returns the file of a package.
@@ -146,16 +135,23 @@ func (h host) eventually(script, want string) {
 	}
 }
 
-// unit wants a unit to be active with that program, and returns its process.
+// unit wants a unit to be active with that program, and returns its process. A unit of Type=simple is active before its process
+// has become the program.
 func (h host) unit(name, program string) (pid string) {
 	h.t.Helper()
-	pid = strings.TrimSpace(h.sh("systemctl show --value -p MainPID " + name))
-	exe, err := os.Readlink(h.Path("/proc/" + pid + "/exe"))
-	if err != nil || filepath.Base(exe) != program {
-		h.t.Errorf("%s: process %s runs %s (%v), want %s", name, pid, exe, err, program)
-	}
-	if state := strings.TrimSpace(h.sh("systemctl is-active " + name + " || :")); state != "active" {
-		h.t.Errorf("%s is %s, want active", name, state)
+	err := rig.Eventually(soon, name, func() error {
+		pid = strings.TrimSpace(h.sh("systemctl show --value -p MainPID " + name))
+		exe, err := os.Readlink(h.Path("/proc/" + pid + "/exe"))
+		if err != nil || filepath.Base(exe) != program {
+			return fmt.Errorf("process %s runs %s (%v), want %s", pid, exe, err, program)
+		}
+		if state := strings.TrimSpace(h.sh("systemctl is-active " + name + " || :")); state != "active" {
+			return fmt.Errorf("it is %s, want active", state)
+		}
+		return nil
+	})
+	if err != nil {
+		h.t.Error(err)
 	}
 	return pid
 }
