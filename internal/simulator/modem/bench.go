@@ -174,6 +174,22 @@ func (s *seat) plug(ctx context.Context, on bool) error {
 	return nil
 }
 
+// pull plugs the board out, and returns when its host's connection has ended: the next one would be refused before.
+func (s *seat) pull(ctx context.Context) error {
+	const look = time.Millisecond
+	if err := s.plug(ctx, false); err != nil {
+		return err
+	}
+	for s.board.IsAttached() {
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // obeyAll obeys the commands there are.
 func (b *Bench) obeyAll(ctx context.Context) error {
 	if b.config.Control == nil {
@@ -292,12 +308,12 @@ func (b *Bench) obey(ctx context.Context, line string) (more string, err error) 
 	}
 	switch o.verb {
 	case "unplug":
-		return "", b.boards[o.number].plug(ctx, false)
+		return "", b.boards[o.number].pull(ctx)
 	case "plug":
 		return "", b.boards[o.number].plug(ctx, true)
 	case "dfu":
 		s := b.boards[o.number]
-		if err := s.plug(ctx, false); err != nil && !errors.Is(err, errUnplugged) {
+		if err := s.pull(ctx); err != nil && !errors.Is(err, errUnplugged) {
 			return "", err
 		}
 		s.board.SetDFU(o.on)

@@ -292,3 +292,36 @@ func TestBench(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 }
+
+// A board is out when its host has lost it: who plugs it in then and attaches it anew isn't refused.
+func TestUnplug(t *testing.T) {
+	for _, line := range []string{"unplug 0", "dfu 0 on"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &seat{board: board.New(board.Config{})}
+			b := &Bench{boards: []*seat{s}}
+			if err := errors.Join(s.plug(t.Context(), true), s.board.Attached(true)); err != nil {
+				t.Fatal(err)
+			}
+			life, done := s.life, false
+			go func() {
+				if _, err := b.obey(t.Context(), line); err != nil {
+					t.Errorf("%s: %v", line, err)
+				}
+				done = true
+			}()
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if done || life.Err() == nil {
+				t.Errorf("%s: done %v while a host is attached, which was told %v", line, done, life.Err())
+			}
+			if err := s.board.Attached(false); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if !done {
+				t.Errorf("%s: not done", line)
+			}
+		})
+	}
+}
