@@ -3,6 +3,7 @@
 package ifd
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -17,10 +18,16 @@ func TestBothProtocols(t *testing.T) {
 	t.Parallel()
 	const card = 5
 	restore(t, card)
+	s := newSite(t, rig.Reader(card))
+	local := s.localApp(card)
 	do(t, "atr %d 3B80800101", card)
 	do(t, "pull %d", card)
+	local.awaits(application.Empty)
 	do(t, "insert %d", card)
-	s := newSite(t, rig.Reader(card)).start()
+	if atr := local.awaits(application.Present); !bytes.Equal(atr, unhex("3b80800101")) {
+		t.Fatalf("ATR % x", atr)
+	}
+	s.start()
 	h := s.host(1)
 	s.create(0, 0)
 	h.app(0).awaits(application.Present)

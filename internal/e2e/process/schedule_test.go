@@ -358,7 +358,7 @@ json.dump(said, sys.stdout)`
 // TestScheduleRequests has the sample talk to a server that is a part of the test: it makes one change on condition, several in one transaction with
 // what ends first, looks again when it was refused, and takes events up where they broke off.
 func TestScheduleRequests(t *testing.T) {
-	requests := make(chan string, 64)
+	changes, streams := make(chan string, 64), make(chan string, 1024) // the sample asks for events in a thread of its own
 	var mu sync.Mutex
 	const leaving = `{"bank":{"bankId":1,"slotNr":3},"client":{"clientId":2,"slotNr":0},"state":"DELETING"}`
 	maps := `{"bank":{"bankId":1,"slotNr":0},"client":{"clientId":9,"slotNr":0},"state":"ACTIVE"},`
@@ -369,7 +369,7 @@ func TestScheduleRequests(t *testing.T) {
 		body, _ := io.ReadAll(r.Body)
 		switch {
 		case r.URL.Path == "/api/v2/events":
-			requests <- "events from " + r.Header.Get("Last-Event-ID")
+			streams <- r.Header.Get("Last-Event-ID")
 			w.Header().Set("Content-Type", "text/event-stream")
 			id := "a-1"
 			if r.Header.Get("Last-Event-ID") != "" {
@@ -383,7 +383,7 @@ func TestScheduleRequests(t *testing.T) {
 		case r.Method == http.MethodGet:
 			fmt.Fprintf(w, `{"slotmaps":[%s]}`, maps+leaving)
 		default:
-			requests <- fmt.Sprintf("%s %s %s%s %s", r.Method, r.URL.Path, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), body)
+			changes <- fmt.Sprintf("%s %s %s%s %s", r.Method, r.URL.Path, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), body)
 			if refuse {
 				refuse = false
 				w.WriteHeader(http.StatusPreconditionFailed)
@@ -397,23 +397,18 @@ func TestScheduleRequests(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	want := func(what string) {
+	next := func(requests <-chan string, what string) {
 		t.Helper()
-		for late := time.After(soon); ; {
-			select {
-			case got := <-requests:
-				if strings.HasPrefix(got, "events") != strings.HasPrefix(what, "events") {
-					continue
-				}
-				if got != what {
-					t.Fatalf("it asks\n%s\nwant\n%s", got, what)
-				}
-				return
-			case <-late:
-				t.Fatalf("it doesn't ask %s", what)
+		select {
+		case got := <-requests:
+			if got != what {
+				t.Fatalf("it asks\n%s\nwant\n%s", got, what)
 			}
+		case <-time.After(soon):
+			t.Fatalf("it doesn't ask %s", what)
 		}
 	}
+	want := func(what string) { t.Helper(); next(changes, what) }
 
 	s := newSiteWithout(t)
 	file := filepath.Join(s.dir, "schedule.toml")
@@ -424,8 +419,9 @@ func TestScheduleRequests(t *testing.T) {
 		want(`PUT /api/v2/slotmaps/B1:0 "C9:0" {"client": {"clientId": 1, "slotNr": 0}}`)
 	}
 	s.await(backend, "looks again: 412: it is another's")
-	want("events from a-1")
-	want("events from a-2")
+	for _, last := range []string{"", "a-1", "a-2"} {
+		next(streams, last)
+	}
 
 	mark := backend.Mark()
 	write(t, file, "[[shift]]\nclient = 'C3:0'\ncard = 'B1:0'\n[[shift]]\nclient = 'C4:0'\ncard = 'B1:1'\n[[shift]]\nclient = 'C5:0'\ncard = 'B1:2'\n%[1]s\n"+

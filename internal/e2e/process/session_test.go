@@ -7,9 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"remsim/internal/e2e/rig"
 	"remsim/internal/simulator"
@@ -129,19 +127,20 @@ func TestBankdKilled(t *testing.T) {
 	s := newSite(t)
 	s.create(0, 1)
 	s.startBankd(readerSpecs(1))
-	sh := s.client(1)
+	sh := s.client(1, "--log-level", "trace")
 	s.operational(sh)
 	tr := sh.traffic(twinOf(0), 5)
 	tr.complete(t)
 	// A stopped process takes the command and can't answer it.
-	if err := s.bankd.Signal(syscall.SIGSTOP); err != nil {
+	if err := s.bankd.Freeze(); err != nil {
 		t.Fatal(err)
 	}
 	mark := sh.Mark()
 	if err := sh.send(rig.Command(1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second) // the client has sent it: a line that comes when the bankd has gone waits for the next one
+	// A line that comes when the bankd has gone would wait for the next one.
+	s.awaitFrom(mark, sh.Proc, "msg=command", fmt.Sprintf("tpdu=%x", rig.Command(1, 0)))
 	s.bankd.Kill()
 	s.awaitFrom(mark, sh.Proc, fmt.Sprintf("line %d:", sh.sent))
 	s.startBankd(readerSpecs(1))
@@ -165,7 +164,7 @@ func TestClientKilled(t *testing.T) {
 	}
 	frozen := s.client(1)
 	s.operational(frozen)
-	if err := frozen.Signal(syscall.SIGSTOP); err != nil {
+	if err := frozen.Freeze(); err != nil {
 		t.Fatal(err)
 	}
 	again := s.client(1)

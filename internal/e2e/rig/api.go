@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"remsim/internal/slot"
@@ -199,8 +200,8 @@ func (a API) request(method, path string, body []byte, want int, v any) error {
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
+	if err != nil { // it was lost in the middle of the answer
+		return &url.Error{Op: method, URL: a.Base + path, Err: err}
 	}
 	if res.StatusCode != want && (method != http.MethodPut || res.StatusCode != http.StatusCreated) {
 		return fmt.Errorf("%s %s: %s %s", method, path, res.Status, strings.TrimSpace(string(text)))

@@ -102,11 +102,11 @@ func (p *Proc) Kill() {
 	}
 }
 
-// Stop asks the process to end and returns its exit status; one that hasn't ended after
-// 6 s is killed, which is an error.
+// Stop asks the process to end and returns its exit status; one that hasn't ended after 20 s, several times what a
+// bankd takes whose cards hang, is killed, which is an error.
 func (p *Proc) Stop() (int, error) {
 	_ = p.Signal(syscall.SIGTERM) // it may have gone already
-	status, err := p.Wait(6 * time.Second)
+	status, err := p.Wait(20 * time.Second)
 	if err != nil {
 		p.Kill()
 	}

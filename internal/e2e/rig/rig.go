@@ -143,7 +143,7 @@ func (r *Readers) Do(command string) (answer string, err error) {
 	if _, err := fmt.Fprintln(r.Cards.Stdin, command); err != nil {
 		return "", err
 	}
-	answer, err = r.Cards.Line(10 * time.Second)
+	answer, err = r.Cards.Line(30 * time.Second)
 	if err == nil && !strings.HasPrefix(answer, "ok ") {
 		err = fmt.Errorf("cards: %s: %s", command, answer)
 	}
@@ -166,7 +166,7 @@ func (r *Readers) Swap(i int) (card int, err error) {
 
 func awaitCard(i int) error {
 	spec := bankd.Slot{Pattern: regexp.MustCompile(Reader(i))}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		card, err := pcsc.Bank{}.Open(context.Background(), spec)
 		switch {
 		case err == nil:
