@@ -455,6 +455,36 @@ func TestLateStatuses(t *testing.T) {
 	}
 }
 
+// TestLostStatus has the status that ends a reset get lost on a disturbed bus: the device is asked for it, so that the command after the
+// reset goes to the card.
+func TestLostStatus(t *testing.T) {
+	for _, before := range []bool{false, true} { // the command comes before the failure is seen
+		synctest.Test(t, func(t *testing.T) {
+			w := startWorld(t, func(w *world) { w.cfg.Script = "" })
+			w.serve()
+			w.mu.Lock()
+			w.status = encode(t, contacts(up))
+			w.mu.Unlock()
+			w.irq(up | simtrace.ResetActive)
+			w.told("RST=1 VCC=1 CLK=1 CARD=?")
+			time.Sleep(crossing)
+			if before {
+				w.header("a0b0000001")
+			}
+			synctest.Wait()
+			w.dev.irq <- nil
+			w.want("STATUS?")
+			w.told("RST=0 VCC=1 CLK=1 CARD=?")
+			if !before {
+				w.header("a0b0000001")
+			}
+			w.command("a0b0000001")
+			w.answer("9000")
+			w.want("tx 6 9000")
+		})
+	}
+}
+
 // TestNewHeader has the modem begin another command before it is answered.
 func TestNewHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

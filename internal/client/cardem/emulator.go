@@ -35,6 +35,7 @@ type emulator struct {
 	jobs    chan job
 	writing chan struct{}        // holds one element while something is written
 	first   chan simtrace.Status // the first status on the bulk endpoint
+	look    chan struct{}        // the contacts may be others than the device has told
 
 	mu       sync.Mutex // never held while anything is waited for
 	segments *simtrace.Segmenter
@@ -101,6 +102,7 @@ func newEmulator(dev Device, rows []simtrace.Row, log *logrus.Entry, lost func(e
 	return &emulator{
 		dev: dev, log: log, lost: lost, life: life, close: end,
 		jobs: make(chan job, 1), writing: make(chan struct{}, 1), first: make(chan simtrace.Status, 1),
+		look:     make(chan struct{}, 1),
 		segments: simtrace.NewSegmenter(rows),
 		waiting:  new(simtrace.Status).Waiting(fastestClock),
 	}
@@ -177,6 +179,12 @@ func (e *emulator) read() {
 }
 
 func (e *emulator) interrupt(j *simtrace.Joiner, transfer []byte) {
+	if len(transfer) == 0 { // a status may be missing, such as that of a reset's end, before which no command counts
+		select {
+		case e.look <- struct{}{}:
+		default:
+		}
+	}
 	for m, err := range j.Join(transfer) {
 		s, ok := m.(*simtrace.Status)
 		switch {
@@ -360,6 +368,8 @@ func (e *emulator) work() {
 		select {
 		case j := <-e.jobs:
 			e.do(j)
+		case <-e.look:
+			e.failed("the question for the contacts", e.life, e.send(e.life, &simtrace.StatusReq{}))
 		case <-e.life.Done():
 			return
 		}
