@@ -156,7 +156,9 @@ func TestProcess(t *testing.T) {
 		}
 	}()
 
+	const patience = time.Minute // for what takes well under a second
 	server := testnet.AcceptPeer(t, serverLn)
+	server.Patience = patience
 	_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](server)
 	server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
 	bank := slot.Bank{ID: 1, Slot: 5}
@@ -164,10 +166,19 @@ func TestProcess(t *testing.T) {
 	server.Send(&rspro.ConfigClientBankReq{Bank: bank, Bankd: netip.MustParseAddrPort(bankLn.Addr().String())})
 	testnet.Expect[*rspro.ConfigClientBankRes](server)
 	bankd := testnet.AcceptPeer(t, bankLn)
+	bankd.Patience = patience
 	_, req = testnet.ExpectPDU[*rspro.ConnectClientReq](bankd)
 	bankd.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Bankd)})
 	bankd.Send(&rspro.SetAtrReq{Slot: me, ATR: []byte{0x3b, 0x02, 0x14, 0x50}})
 	testnet.Expect[*rspro.SetAtrRes](bankd)
+	// At the end there are 4 s for all scripts that wait: better only for the last ones.
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if got, _ := os.ReadFile(events); bytes.Contains(got, []byte("event-bankd-connect")) {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("event scripts have seen %q", got)
+		}
+	}
 	if _, err := io.WriteString(stdin, "a0a40000023f00\na0a4\na0b000000a"); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +187,7 @@ func TestProcess(t *testing.T) {
 		testnet.Expect[*rspro.TpduModemToCard](bankd)
 		bankd.Send(&rspro.TpduCardToModem{From: bank, To: me, Data: []byte{0x90, 0x00}})
 	}
-	bankd.ExpectEnd(10 * time.Second)
+	bankd.ExpectEnd(patience)
 
 	select {
 	case err := <-ended:
@@ -184,7 +195,7 @@ func TestProcess(t *testing.T) {
 			t.Errorf("status: %v", err)
 		}
 		ended <- nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the program goes on")
 	}
 	if got, want := out.String(), "SET_ATR: 3b 00 \nSET_ATR: 3b 02 14 50 \nR-APDU: 90 00 \nR-APDU: 90 00 \n"; got != want {
@@ -250,7 +261,7 @@ func TestTerminated(t *testing.T) {
 		t.Fatal(err)
 	}
 	go io.Copy(io.Discard, stderr)
-	limit := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+	limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	defer limit.Stop()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("status: %v", err)

@@ -31,7 +31,7 @@ func TestCtrlC(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			limit := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+			limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 			defer limit.Stop()
 
 			var screen strings.Builder
@@ -46,7 +46,7 @@ func TestCtrlC(t *testing.T) {
 					screen.Write(b[:n])
 				}
 			}
-			if err := master.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			if err := master.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			until("> ")

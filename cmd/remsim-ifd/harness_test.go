@@ -116,10 +116,12 @@ func (f *farSide) device() string { return fmt.Sprintf("5:1:%s", f.server.Addr()
 func (f *farSide) serve() {
 	me, here := slot.Client{ID: 5, Slot: 1}, slot.Bank{ID: 1, Slot: 5}
 	server := testnet.AcceptPeer(f.t, f.server)
+	server.Patience = time.Minute
 	_, req := testnet.ExpectPDU[*rspro.ConnectClientReq](server)
 	server.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Server)})
 	server.Send(&rspro.ConfigClientBankReq{Bank: here, Bankd: netip.MustParseAddrPort(f.bank.Addr().String())})
 	bankd := testnet.AcceptPeer(f.t, f.bank)
+	bankd.Patience = time.Minute
 	_, req = testnet.ExpectPDU[*rspro.ConnectClientReq](bankd)
 	atr := &rspro.SetAtrReq{Slot: me, ATR: []byte{0x3b, 0x02, 0x14, 0x50}}
 	bankd.Reply(req, &rspro.ConnectClientRes{Identity: testnet.Identity(rspro.Bankd), Features: rspro.LateAtr})

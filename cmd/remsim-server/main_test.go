@@ -114,7 +114,7 @@ func TestRun(t *testing.T) {
 	}()
 	listening := regexp.MustCompile(`msg="listening for (REST|RSPRO)" addr="(\S+)"`)
 	addrs := map[string]string{}
-	for end := time.Now().Add(10 * time.Second); len(addrs) < 2; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); len(addrs) < 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not ready: %s", errOut.String())
 		}
@@ -143,7 +143,7 @@ func TestRun(t *testing.T) {
 		if s != 0 || out.String() != "" {
 			t.Errorf("status %d, standard output %q", s, out.String())
 		}
-	case <-time.After(5 * time.Second):
-		t.Error("still running after 5s")
+	case <-time.After(30 * time.Second):
+		t.Error("still running after 30 s")
 	}
 }
