@@ -125,6 +125,7 @@ func TestIdentityInUse(t *testing.T) {
 func TestIdentityOfDeadConnection(t *testing.T) {
 	simulate(t, func(r *rig) {
 		old := r.session(c23, 0)
+		synctest.Wait() // the PONG for its first PING has come
 		old.Mute(true)
 		start := time.Now()
 		m := r.connect(c23, 0)
@@ -143,6 +144,7 @@ func TestIdentityOfDeadConnection(t *testing.T) {
 func TestIdentifyLateAndContest(t *testing.T) {
 	simulate(t, func(r *rig) {
 		old := r.session(c23, 0)
+		synctest.Wait() // the PONG for its first PING has come
 		old.Mute(true)
 		m := r.dial(c23, 0)
 		time.Sleep(9 * time.Second)
@@ -157,6 +159,7 @@ func TestIdentifyLateAndContest(t *testing.T) {
 func TestIdentityContestAbandoned(t *testing.T) {
 	simulate(t, func(r *rig) {
 		old := r.session(c23, 0)
+		synctest.Wait() // the PONG for its first PING has come
 		old.Mute(true)
 		m := r.connect(c23, 0)
 		synctest.Wait()
