@@ -162,7 +162,9 @@ install: install-driver install-units
 		'$(DESTDIR)$(DOCDIR)/event-scripts' '$(DESTDIR)$(DOCDIR)/prometheus' '$(DESTDIR)$(DOCDIR)/grafana' \
 		'$(DESTDIR)$(DOCDIR)/wireshark' '$(DESTDIR)$(DOCDIR)/backend' '$(DESTDIR)$(UDEVDIR)'
 	install bin/remsim-* '$(DESTDIR)$(PREFIX)/bin'
-	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share'
+	@find bin/share -type f | while IFS= read -r file; do \
+		install -D -m 644 "$$file" '$(DESTDIR)$(PREFIX)/share'/"$${file#bin/share/}" || exit 1; \
+	done
 	install -m 644 README.md COPYING CHANGELOG.md '$(DESTDIR)$(DOCDIR)'
 	install -m 644 doc/*.md '$(DESTDIR)$(DOCDIR)/doc'
 	install contrib/event-scripts/* '$(DESTDIR)$(DOCDIR)/event-scripts'
@@ -179,7 +181,7 @@ install-driver: DRIVERS = $(DESTDIR)$(DRIVERDIR)
 install-driver: READERS = $(DESTDIR)$(READERCONFDIR)/remsim-client
 install-driver:
 	@test -d '$(BUNDLE)' || { echo 'make install: no $(BUNDLE): run make build first' >&2; exit 1; }
-	install -d '$(DRIVERS)/ifd-remsim-client.bundle/Contents/Linux' '$(DRIVERS)/serial' '$(dir $(READERS))'
+	install -d '$(DRIVERS)/ifd-remsim-client.bundle/Contents/Linux' '$(DRIVERS)/serial' '$(DESTDIR)$(READERCONFDIR)'
 	install -m 644 '$(BUNDLE)/Contents/Info.plist' '$(BUNDLE)/Contents/PkgInfo' '$(DRIVERS)/ifd-remsim-client.bundle/Contents'
 	install -m 644 '$(BUNDLE)/Contents/Linux/libifd_remsim_client.so' '$(DRIVERS)/ifd-remsim-client.bundle/Contents/Linux'
 	ln -sfn ../ifd-remsim-client.bundle/Contents/Linux/libifd_remsim_client.so '$(DRIVERS)/serial/libifd_remsim_client.so'
@@ -194,8 +196,8 @@ install-driver:
 install-units: UNITS = $(DESTDIR)$(SYSTEMDDIR)
 install-units: DEFAULTS = $(DESTDIR)$(DEFAULTDIR)
 install-units:
-	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(PREFIX)/share/remsim-client-st2' \
-		'$(dir $(DEFAULTS))remsim'
+	install -d '$(UNITS)' '$(DEFAULTS)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(POLKITDIR)' '$(DESTDIR)$(PREFIX)/share/remsim-client-st2'
+	@defaults='$(DEFAULTS)'; install -d "$${defaults%/*}/remsim"
 	@for unit in contrib/systemd/*.service; do \
 		name=$${unit##*/}; sed 's,/usr/bin/remsim,$(PREFIX)/bin/remsim,' "$$unit" >'$(UNITS)'/"$$name" && chmod 644 '$(UNITS)'/"$$name" || exit 1; \
 		case $$name in remsim-clients.service) continue;; esac; \
