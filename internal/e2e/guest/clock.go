@@ -4,6 +4,7 @@ package guest
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -11,11 +12,26 @@ import (
 // when it boots, and be wrong by any factor when this computer is busy: its clock would run that much too fast or too slow.
 func clockOption() string {
 	const measure = 50 * time.Millisecond
-	ticks, begin := tsc(), time.Now()
+	ticks, begin := moment()
 	time.Sleep(measure)
-	ticks, took := tsc()-ticks, time.Since(begin)
+	more, end := moment()
+	ticks, took := more-ticks, end.Sub(begin)
 	if ticks == 0 {
 		return ""
 	}
 	return fmt.Sprintf(" tsc_early_khz=%.0f", float64(ticks)/took.Seconds()/1e3)
+}
+
+// moment returns what the counter and the clock say at one moment, as nearly as can be had: between looking at the one and at the
+// other, others may take the processor away for long.
+func moment() (ticks uint64, at time.Time) {
+	least := time.Duration(math.MaxInt64)
+	for range 100 {
+		before := time.Now()
+		n := tsc()
+		if took := time.Since(before); took < least {
+			least, ticks, at = took, n, before.Add(took/2)
+		}
+	}
+	return ticks, at
 }

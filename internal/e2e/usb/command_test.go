@@ -233,12 +233,15 @@ func TestSlowCard(t *testing.T) {
 	wait := d.ask(0, unhex(t, "00b0000009"), want)
 	o.command()
 	time.Sleep(3 * time.Second)
+	eventually(t, "NULL bytes", func() error {
+		if n := d.board.Slots()[0].Stats().Nulls; n < 3 {
+			return fmt.Errorf("%d, with a waiting time of %v", n, d.board.Slots()[0].WaitingTime())
+		}
+		return nil
+	})
 	o.answer(want)
 	if err := wait(); err != nil {
 		t.Error(err)
-	}
-	if st := d.board.Slots()[0].Stats(); st.Nulls < 3 {
-		t.Errorf("%d NULL bytes in 3 s, with a waiting time of %v", st.Nulls, d.board.Slots()[0].WaitingTime())
 	}
 	clean(t, d)
 }

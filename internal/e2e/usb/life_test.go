@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -201,14 +202,11 @@ func TestUnplugOften(t *testing.T) {
 		if err := c.Signal(syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "report", func() error {
-			log, _ := c.LogFrom(mark)
-			goroutines = strings.Count(log, "\ngoroutine ")
-			if goroutines == 0 {
-				return fmt.Errorf("%q", log)
-			}
-			return nil
-		})
+		const total = "goroutine profile: total "
+		_, n, _ := strings.Cut(w.awaitFrom(mark, c, total), total)
+		if goroutines, err = strconv.Atoi(n); err != nil {
+			t.Fatal(err)
+		}
 		return len(entries), goroutines
 	}
 	cycle := func() {
@@ -225,7 +223,7 @@ func TestUnplugOften(t *testing.T) {
 	}
 	d.hasCard(0, 0)
 	var f, g int
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(soon); ; time.Sleep(100 * time.Millisecond) {
 		if f, g = count(); f <= files && g <= goroutines || time.Now().After(end) {
 			break
 		}
@@ -250,6 +248,13 @@ func TestScript(t *testing.T) {
 	d.hasCard(1, 0)
 	w.remove(0)
 	d.local(1)
+	eventually(t, "the last script is called", func() error { // those that wait at the client's end have little time
+		got, err := os.ReadFile(file)
+		if err == nil && strings.Count(string(got), "event-config-bankd event-config-bankd ") < 2 {
+			err = fmt.Errorf("it was called with %q", got)
+		}
+		return err
+	})
 	stop(t, c)
 	got, err := os.ReadFile(file)
 	if err != nil {

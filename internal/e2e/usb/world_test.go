@@ -246,12 +246,6 @@ func plugged(t *testing.T, port int, c board.Config) *device {
 // Plug plugs the device in and waits until the kernel knows it.
 func (d *device) Plug() {
 	d.t.Helper()
-	eventually(d.t, "port is free", func() error {
-		if _, err := os.Stat(d.sysfs()); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s is there: %v", d.sysfs(), err)
-		}
-		return nil
-	})
 	run, err := usbip.Plug(d.port, d.board)
 	if err != nil {
 		d.t.Fatal(err)
@@ -273,12 +267,20 @@ func (d *device) Plug() {
 
 func (d *device) sysfs() string { return "/sys/bus/usb/devices/" + d.path }
 
-// Unplug unplugs the device, if it is plugged.
+// Unplug unplugs the device, if it is plugged, and waits until the kernel has noticed.
 func (d *device) Unplug() {
-	if d.unplug != nil {
-		d.unplug()
-		d.unplug = nil
+	d.t.Helper()
+	if d.unplug == nil {
+		return
 	}
+	d.unplug()
+	d.unplug = nil
+	eventually(d.t, "device has gone", func() error {
+		if _, err := os.Stat(d.sysfs()); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s is there: %v", d.sysfs(), err)
+		}
+		return nil
+	})
 }
 
 // do has modem i do something with its SIM, in the test's goroutine.
