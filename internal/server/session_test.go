@@ -695,6 +695,7 @@ func TestInUse(t *testing.T) {
 				first := w.dial()
 				first.Send(req())
 				accepted(t, first)
+				synctest.Wait()
 				first.Mute(true)
 				second := w.dial()
 				second.Send(req())
@@ -947,6 +948,7 @@ func TestEnd(t *testing.T) {
 		peers := []*testnet.Peer{w.dial(), w.bank(bankReq(1)), w.client(cl(7, 0))}
 		testnet.Expect[*rspro.CreateMappingReq](peers[1])
 		muted := w.client(cl(8, 0))
+		synctest.Wait() // its first PONG has come, and is no sign of life later
 		muted.Mute(true)
 		second := w.dial()
 		second.Send(clientReq(cl(8, 0)))
