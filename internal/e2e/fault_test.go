@@ -98,11 +98,12 @@ func TestKeepAliveOptions(t *testing.T) {
 		w.startBankd(1)
 		m := w.startClient(c1)
 		w.create(slot.Map{Bank: b0, Client: c1})
-		noticed := w.keepAlive.Interval + w.keepAlive.Timeout
+		noticed := w.keepAlive.Interval + w.keepAlive.Timeout + time.Second // which is for what follows from it
 		w.onlyOpenWithin(time.Minute, b0)
 
 		m.program.host.Down()
-		w.onlyOpenWithin(noticed)
+		time.Sleep(noticed)
+		w.onlyOpen()
 		if peers, err := w.api.Peers(); err != nil || peers["C1:0"] {
 			t.Errorf("peers without the client: %v, %v", peers, err)
 		}
