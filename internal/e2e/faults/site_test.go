@@ -31,7 +31,7 @@ import (
 
 const (
 	readers = 16               // of the pcscd of all
-	soon    = 30 * time.Second // for what takes well under a second when nothing is wrong
+	soon    = 60 * time.Second // for what takes well under a second when nothing is wrong
 	pace    = 50 * time.Millisecond
 	// patience is longer than the longest fault and what follows from it.
 	patience = 150 * time.Second

@@ -48,14 +48,15 @@ const (
 	bankds     = 3 // with cards in software
 	bankdSlots = 16
 	firstBankd = 200
-	ready      = 20 * time.Second
+	ready      = 60 * time.Second
 	settle     = 60 * time.Second
+	samples    = 4 // of a program, in each quarter of its time at least
 )
 
 // TestSoak runs a server with a file, three bankds, and a swarm of more banks and of clients that use all of them; maps move,
 // modems send commands, connections are cut or hang, and programs are killed, stopped for a while, or ended and started again. The
-// swarm judges. Server and first bankd live through the second half, the swarm through all of it: they must not grow
-// in that time. When the swarm has gone, server and bankd have the goroutines and descriptors that they had before it came.
+// swarm judges. Server and first bankd live through the second half, with as many connections all the time: they and the swarm must not
+// grow in that time. When the swarm has gone, server and bankd have the goroutines and descriptors that they had before it came.
 func TestSoak(t *testing.T) {
 	s := newSite(t)
 	s.run()
@@ -145,11 +146,13 @@ func (s *site) run() {
 	begin := time.Now()
 	half, end := begin.Add(s.length/2), begin.Add(s.length)
 	nextFault, nextSample, nextLine := begin, begin, begin
-	for now := begin; now.Before(end) && !s.t.Failed(); now = time.Now() {
+	// Where the computer is busy, faults take their time, and there have to be samples enough all the same.
+	enough := func() bool { return len(s.server.samples) >= 4*samples || time.Since(end) > ready*samples }
+	for now := begin; (now.Before(end) || !enough()) && !s.t.Failed(); now = time.Now() {
 		if !now.Before(nextSample) {
 			nextSample = now.Add(s.every())
 			for _, p := range append(watched, s.swarm) {
-				p.sample(p == s.swarm || now.After(half))
+				p.sample(now.After(half))
 			}
 		}
 		if !now.Before(nextLine) {
@@ -159,7 +162,8 @@ func (s *site) run() {
 		if !now.Before(nextFault) {
 			pause := min(max(s.length/25, time.Second), 20*time.Second)
 			nextFault = now.Add(pause/2 + time.Duration(s.r.Int64N(int64(pause))))
-			s.fault(now.Before(half))
+			// What was ended before the second half is to be as it was in time for its first samples.
+			s.fault(now.Before(half.Add(-min(s.length/4, 30*time.Second))))
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -167,12 +171,12 @@ func (s *site) run() {
 	s.end(watched, before)
 }
 
-// fault does something to a program. Server and first bankd aren't ended in the second half, so that it is seen whether they grow.
-func (s *site) fault(first bool) {
+// fault does something to a program. Server and first bankd aren't ended unless they may be, so that it is seen whether they grow.
+func (s *site) fault(ends bool) {
 	all := append([]*program{s.server}, s.bankds...)
 	p := all[s.r.IntN(len(all))]
 	kinds := []string{"stop", "kill", "end"}
-	if !first && (p == s.server || p == s.bankds[0]) {
+	if !ends && (p == s.server || p == s.bankds[0]) {
 		kinds = kinds[:1]
 	}
 	kind := kinds[s.r.IntN(len(kinds))]
@@ -191,8 +195,12 @@ func (s *site) fault(first bool) {
 	case "kill":
 		p.kill()
 	case "end":
-		if status, err := p.proc.Stop(); err != nil || status != 0 {
+		if err := p.proc.Signal(syscall.SIGTERM); err != nil {
+			s.t.Errorf("%s: %v", p.name, err)
+		}
+		if status, err := p.proc.Wait(ready); err != nil || status != 0 {
 			s.t.Errorf("%s was asked to end: status %d, %v", p.name, status, err)
+			p.proc.Kill()
 		}
 		p.ended()
 	}
