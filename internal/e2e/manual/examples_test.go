@@ -37,7 +37,7 @@ func examples(text string) []*Page {
 	steps := []Step{{Kind: Setup, Text: setup}}
 	for _, s := range p.Steps {
 		// What timeout ends has status 124.
-		s.Text = fmt.Sprintf("timeout --kill-after=1 1 sh -c %s </dev/null; s=$?; [ $s -ne 2 ] && [ $s -lt 125 ]", Quote(s.Text))
+		s.Text = fmt.Sprintf("timeout --kill-after=20 1 sh -c %s </dev/null; s=$?; [ $s -ne 2 ] && [ $s -lt 125 ]", Quote(s.Text))
 		s.Shown = make([]Output, 1)
 		steps = append(steps, s)
 	}

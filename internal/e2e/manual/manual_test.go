@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	root = "../../.." // the tree, as seen from this package
-	soon = 20 * time.Second
+	root = "../../.."       // the tree, as seen from this package
+	soon = 60 * time.Second // for what takes a few seconds when nothing is wrong
 )
 
 // In the environment of a process that runs a page in a world of its own.
@@ -117,7 +117,7 @@ func inGuest(p *Page) error {
 	if err := Network(p.Hosts(), p.Addresses()); err != nil {
 		return err
 	}
-	return p.Run(shellAt("TREE="+os.Getenv(treeEnv)), 3*soon)
+	return p.Run(shellAt("TREE="+os.Getenv(treeEnv)), 2*soon)
 }
 
 // shellAt makes shells of the present world, in an empty directory.
@@ -194,6 +194,9 @@ func runInProcess(t *testing.T, p *Page, number int, stage string) {
 	tree, err := filepath.Abs(root)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if p.World == Namespaces && os.Geteuid() != 0 {
+		t.Fatal("only root can make the namespaces of a page; these tests take root")
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", pageEnv, number, p.Name), treeEnv+"="+tree, stageEnv+"="+stage)

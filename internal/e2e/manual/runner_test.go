@@ -94,18 +94,21 @@ func TestRun(t *testing.T) {
 		cmd.Env = environment(cmd.Environ()...)
 		return cmd
 	}
-	for _, tt := range []struct{ name, text, want string }{
-		{"status", "[source,console]\n----\n$ echo why; (exit 7)\n----\n", "a.adoc:3: echo why; (exit 7): status 7, want 0; it has written:\n\twhy"},
-		{"no failure", "[source,console,status=1]\n----\n$ true\n----\n", "status 0, want 1"},
-		{"output", "[source,console]\n----\n$ echo a\nb\n----\n", "prints\n\ta\nwhere this is shown:\n\tb"},
-		{"more output", "[source,console]\n----\n$ printf 'a\\nb\\n'\na\n----\n", "prints\n\ta\n\tb"},
-		{"script", "[source,sh]\n----\nfalse\ntrue\n----\n", "script: status 1"},
-		{"setup", "//setup: echo why; false\n", "status 1, want 0; it has written:\n\twhy"},
-		{"ends", "[source,console,term=x,role=stays]\n----\n$ echo a; sleep 0.3\na\n----\n//setup: sleep 1\n", "has ended by itself with status 0"},
-		{"never ready", "[source,console,role=stays]\n----\n$ echo a; sleep 60\nb\n----\n", "not within"},
-		{"no more", "[source,console,term=x,role=stays]\n----\n$ sh -c 'echo a; sleep 60'\na\n----\n[source,console,term=x]\n----\nb\n----\n", "not within"},
-		{"more of nothing", "[source,console,term=x]\n----\nb\n----\n", "nothing goes on"},
-		{"ends badly", "[source,console,role=stays]\n----\n$ sh -c \"trap 'exit 5' INT; echo a; while :; do sleep 0.1; done\"\na\n----\n", "ended with status 5 by Ctrl-C"},
+	for _, tt := range []struct {
+		name, text, want string
+		soon             time.Duration // of what isn't to come, or be repeated, not to wait long
+	}{
+		{"status", "[source,console]\n----\n$ echo why; (exit 7)\n----\n", "a.adoc:3: echo why; (exit 7): status 7, want 0; it has written:\n\twhy", time.Second},
+		{"no failure", "[source,console,status=1]\n----\n$ true\n----\n", "status 0, want 1", time.Second},
+		{"output", "[source,console]\n----\n$ echo a\nb\n----\n", "prints\n\ta\nwhere this is shown:\n\tb", time.Second},
+		{"more output", "[source,console]\n----\n$ printf 'a\\nb\\n'\na\n----\n", "prints\n\ta\n\tb", time.Second},
+		{"script", "[source,sh]\n----\nfalse\ntrue\n----\n", "script: status 1", time.Second},
+		{"setup", "//setup: echo why; false\n", "status 1, want 0; it has written:\n\twhy", time.Second},
+		{"ends", "[source,console,term=x,role=stays]\n----\n$ echo a; sleep 0.3\na\n----\n//setup: sleep 3\n", "has ended by itself with status 0", soon},
+		{"never ready", "[source,console,role=stays]\n----\n$ echo a; sleep 60\nb\n----\n", "not within", time.Second},
+		{"no more", "[source,console,term=x,role=stays]\n----\n$ sh -c 'echo a; sleep 60'\na\n----\n[source,console,term=x]\n----\nb\n----\n", "not within", time.Second},
+		{"more of nothing", "[source,console,term=x]\n----\nb\n----\n", "nothing goes on", time.Second},
+		{"ends badly", "[source,console,role=stays]\n----\n$ sh -c \"trap 'exit 5' INT; echo a; while :; do sleep 0.1; done\"\na\n----\n", "ended with status 5 by Ctrl-C", soon},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -113,7 +116,7 @@ func TestRun(t *testing.T) {
 			if err != nil || len(p) != 1 {
 				t.Fatal(p, err)
 			}
-			if err := p[0].Run(shell, time.Second); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err := p[0].Run(shell, tt.soon); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	patience = 150 * time.Second      // for a command to end
+	patience = 5 * time.Minute        // for a command to end
 	pause    = 200 * time.Millisecond // until a command is run again
 )
 

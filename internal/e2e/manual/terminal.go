@@ -210,7 +210,7 @@ func (t *Terminal) Stop() error {
 	if err := t.Interrupt(); err != nil {
 		return err
 	}
-	l, err := t.Await(10*time.Second, nil)
+	l, err := t.Await(30*time.Second, nil)
 	if err != nil {
 		return fmt.Errorf("didn't end by Ctrl-C: %w; the last that it wrote: %q", err, tail(l.Lines))
 	}
