@@ -68,7 +68,8 @@ func TestServerKilledWriting(t *testing.T) {
 	s.run()
 	s.ready()
 	s.judge(all, begins+1)
-	s.eventually("the bankd has its maps", func() error {
+	// After so many losses the bankd comes back at intervals of up to 19 s, if all this has taken minutes.
+	err := rig.Eventually(3*soon, "the bankd has its maps", func() error {
 		states, err := s.api.SlotMaps()
 		for m, state := range states {
 			if m.Bank.ID == 1 && state != "ACTIVE" {
@@ -87,6 +88,9 @@ func TestServerKilledWriting(t *testing.T) {
 		}
 		return errors.Join(err, slotsErr)
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	var answered, done, undone int
 	for _, b := range all {
