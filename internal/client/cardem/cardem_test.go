@@ -485,6 +485,26 @@ func TestLostStatus(t *testing.T) {
 	}
 }
 
+// TestLateAnswer has the device's answer to the question for its contacts come after a newer status, from the other endpoint.
+func TestLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWorld(t, func(w *world) { w.cfg.Script = "" })
+		w.serve()
+		w.mu.Lock()
+		w.status = nil
+		w.mu.Unlock()
+		w.irq(up | simtrace.ResetActive)
+		w.told("RST=1 VCC=1 CLK=1 CARD=?")
+		w.dev.irq <- nil
+		w.want("STATUS?")
+		w.irq(up)
+		w.told("RST=0 VCC=1 CLK=1 CARD=?")
+		w.sends(contacts(up | simtrace.ResetActive))
+		w.header("a0b0000001")
+		w.command("a0b0000001")
+	})
+}
+
 // TestNewHeader has the modem begin another command before it is answered.
 func TestNewHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

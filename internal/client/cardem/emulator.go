@@ -41,6 +41,7 @@ type emulator struct {
 	segments *simtrace.Segmenter
 	present  *exchange     // the modem's command; nil: it waits for no answer
 	phys     slot.Phys     // the contacts
+	told     bool          // they were told on the interrupt endpoint since they were asked for
 	waiting  time.Duration // how long modem and card wait for each other's bytes
 	downAt   time.Time     // the contacts were told to be down
 	held     *held         // a command that came while they were
@@ -113,7 +114,7 @@ func newEmulator(dev Device, rows []simtrace.Row, log *logrus.Entry, lost func(e
 // that is to end before it has begun.
 // With the local SIM connected the device sees no VCC (which it tells only if its firmware answers requests).
 func (e *emulator) start(p simtrace.Presence) error {
-	if err := e.send(e.life, &simtrace.Config{Features: simtrace.StatusOnIRQ, Presence: p}, &simtrace.StatusReq{}); err != nil {
+	if err := e.ask(&simtrace.Config{Features: simtrace.StatusOnIRQ, Presence: p}); err != nil {
 		return fmt.Errorf("set up the card emulator: %w", err)
 	}
 	var s simtrace.Status
@@ -130,6 +131,14 @@ func (e *emulator) start(p simtrace.Presence) error {
 	e.Remove(e.life)
 	e.Remote(e.life, false)
 	return nil
+}
+
+// ask asks the device for its contacts, after other messages.
+func (e *emulator) ask(before ...simtrace.Message) error {
+	e.mu.Lock()
+	e.told = false
+	e.mu.Unlock()
+	return e.send(e.life, append(before, &simtrace.StatusReq{})...)
 }
 
 // What the device sends.
@@ -193,6 +202,9 @@ func (e *emulator) interrupt(j *simtrace.Joiner, transfer []byte) {
 		case !ok: // in what order with the modem's commands, nobody knows
 			e.strange("interrupt endpoint", fmt.Errorf("message passed over: %s", simtrace.Name(m)))
 		default:
+			e.mu.Lock()
+			e.told = true
+			e.mu.Unlock()
 			e.status(s)
 		}
 	}
@@ -218,8 +230,13 @@ func (e *emulator) message(m simtrace.Message) {
 	switch m := m.(type) {
 	case *simtrace.RxData:
 		e.hear(m, func() bool { return true })
-	case *simtrace.Status:
-		e.status(m)
+	case *simtrace.Status: // was asked for, and may be from before what the other endpoint has told
+		e.mu.Lock()
+		told := e.told
+		e.mu.Unlock()
+		if !told {
+			e.status(m)
+		}
 	case *simtrace.PTS:
 		e.log.WithFields(logrus.Fields{"request": fmt.Sprintf("%x", m.Req), "answer": fmt.Sprintf("%x", m.Resp)}).Info("modem has done a PPS")
 		e.core.PPS(m.Req, m.Resp)
@@ -369,7 +386,7 @@ func (e *emulator) work() {
 		case j := <-e.jobs:
 			e.do(j)
 		case <-e.look:
-			e.failed("the question for the contacts", e.life, e.send(e.life, &simtrace.StatusReq{}))
+			e.failed("the question for the contacts", e.life, e.ask())
 		case <-e.life.Done():
 			return
 		}
