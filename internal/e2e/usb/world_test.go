@@ -27,8 +27,8 @@ import (
 	"remsim/internal/slot"
 )
 
-// soon is for what takes a second or two in a guest when nothing is wrong, and this computer has nothing else to do.
-const soon = 60 * time.Second
+// soon is for what takes a second or two in a guest when nothing is wrong, and this computer has nothing else to do; ten times that when it has.
+const soon = 2 * time.Minute
 
 // A world is a server with a bankd of softsims, and devices. All ends with the test, and when that fails the
 // programs' logs are shown.
