@@ -70,8 +70,10 @@ func TestServerKilled(t *testing.T) {
 		u.more(50)
 	}
 	u.end()
+	told := h.told(0)
 	s.remove(0)
 	u.awaits(application.Empty)
+	told()
 	s.create(0, 0)
 	u.use(twinOf(100)).end()
 }

@@ -43,10 +43,12 @@ func TestCycles(t *testing.T) {
 		came = append(came, time.Since(begin))
 		a.opens(twin)
 		a.likeTwin(twin, 5)
+		told := h.told(0)
 		begin = time.Now()
 		s.remove(0)
 		a.awaits(application.Empty)
 		went = append(went, time.Since(begin))
+		told()
 		if code := a.transmit(soon, command(0)).Code; code != application.WarnRemoved {
 			t.Errorf("a command to the card that has gone: code %#x", code)
 		}
@@ -103,7 +105,9 @@ func TestSwapped(t *testing.T) {
 
 	remote := apps[card]
 	before := remote.imsi()
+	told := h.told(0)
 	s.remove(0)
+	told()
 	s.create(1, 0)
 	remote.untilRemoved(before)
 	remote.awaits(application.Present)

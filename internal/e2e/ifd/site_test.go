@@ -182,7 +182,7 @@ func (s *site) create(bankSlot, nr int) {
 	}
 }
 
-// remove ends the map of a slot of the bank, and returns when the bankd knows.
+// remove ends the map of a slot of the bank.
 func (s *site) remove(bankSlot int) {
 	s.t.Helper()
 	if err := s.api.Delete(slot.Bank{ID: 1, Slot: uint16(bankSlot)}); err != nil {
@@ -241,6 +241,16 @@ func (h *host) alive(t *testing.T) {
 			t.Error("pcscd has ended by itself")
 		}
 	default:
+	}
+}
+
+// told returns what waits until the server has told client 1, slot nr, that it has no bankd, from now on. A reader may be empty before that, as
+// bankds know first; with a map that is made in between its card would come, go and come back.
+func (h *host) told(nr int) (wait func()) {
+	mark := h.Mark()
+	return func() {
+		h.s.t.Helper()
+		await(h.s.t, h.Proc, mark, "server says: no bankd", fmt.Sprintf("slot=\"C1:%d\"", nr))
 	}
 }
 

@@ -81,10 +81,12 @@ func TestMovedInUse(t *testing.T) {
 	s.create(0, 1)
 	s.operational(one)
 	lost := one.untilLost(t, twinOf(0))
+	told := s.told(one)
 	s.remove(0)
 	s.create(0, 2)
 	s.operational(two)
 	lost()
+	told()
 	second := two.traffic(twinOf(0), 0)
 
 	s.create(1, 1)
@@ -109,8 +111,10 @@ func TestRemovedInUse(t *testing.T) {
 	second.more(t, 10)
 	for range 3 {
 		lost := one.untilLost(t, twinOf(0))
+		told := s.told(one)
 		s.remove(0)
 		lost()
+		told()
 		if states, err := s.api.SlotMaps(); err != nil || len(states) != 1 {
 			t.Errorf("maps after DELETE: %v, %v", states, err)
 		}

@@ -210,6 +210,16 @@ func (s *site) remove(bankSlot int) {
 	}
 }
 
+// told returns what waits until the server has told a client that it has no bankd, from now on. It may have lost its bankd before that; with a map
+// that is made in between it would get a card, lose it and get it back.
+func (s *site) told(sh *shell) (wait func()) {
+	mark := sh.Mark()
+	return func() {
+		s.t.Helper()
+		s.awaitFrom(mark, sh.Proc, "server says: no bankd")
+	}
+}
+
 // active waits until the map is ACTIVE.
 func (s *site) active(bankSlot, client int) {
 	s.t.Helper()
