@@ -348,6 +348,32 @@ func TestLookReviveMissed(t *testing.T) {
 	})
 }
 
+// A card came and was lost before any look has shown it.
+func TestLookReviveUnseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", empty | events(4), nil}, state{"b", scard.StateUnavailable, nil}, state{"c", empty, nil})
+		watchFake(t, f)
+		for _, tt := range []struct {
+			a, b, c scard.StateFlag
+			want    []string
+		}{
+			{empty | events(4), scard.StateUnavailable, empty, nil},
+			{empty | events(5), empty | events(9), empty | events(2), []string{"a"}},
+			{there | events(5), empty | events(10), empty | events(2), []string{"b"}},
+			{empty | events(6), there | events(10), empty | events(4), nil},
+		} {
+			f.change(func() { f.states[0].flags, f.states[1].flags, f.states[2].flags = tt.a, tt.b, tt.c })
+			time.Sleep(reviveAfter + lookAfter + lookPause)
+			f.mu.Lock()
+			if !slices.Equal(f.revived, tt.want) {
+				t.Errorf("revived %q with events %d, %d and %d, want %q", f.revived, tt.a>>16, tt.b>>16, tt.c>>16, tt.want)
+			}
+			f.revived = nil
+			f.mu.Unlock()
+		}
+	})
+}
+
 // A reader goes after it was listed.
 func TestLookVanished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -507,6 +533,7 @@ func TestLookHung(t *testing.T) {
 			_, _, stop := watchFake(t, f)
 			hang := make(chan struct{})
 			f.change(func() { f.hangs["cancel"], f.hangs["await"] = hang, hang })
+			time.Sleep(2 * lookPause) // between two looks there is nothing to cancel
 			began := time.Now()
 			stop()
 			if d := time.Since(began); d != endWithin {
@@ -521,6 +548,7 @@ func TestLookHung(t *testing.T) {
 			_, _, stop := watchFake(t, f)
 			hang := make(chan struct{})
 			f.change(func() { f.hangs["cancel"] = hang })
+			time.Sleep(lookPause + lookAfter/2) // between two looks there is nothing to cancel
 			stop()
 			f.mu.Lock()
 			if f.open != 1 {

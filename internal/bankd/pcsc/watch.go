@@ -202,8 +202,8 @@ type known struct {
 	atr     []byte
 	events  uint16 // pcscd's number, which starts anew at 65536
 	changes uint64
-	seen    bool          // there was a card
-	card    uint16        // the number of events when it was seen last
+	seen    bool          // present or empty
+	card    uint16        // a number of events at which there is a card
 	lost    bool          // there is no card, and no event that took it away
 	since   time.Time     // it was lost, or last revived
 	wait    time.Duration // from then until it is revived
@@ -303,12 +303,16 @@ func (k *known) update(s state) {
 		k.changes += uint64(events - k.events)
 		k.events = events
 	}
-	if k.present {
+	empty := s.flags&scard.StateEmpty != 0
+	switch {
+	case k.present:
 		k.seen, k.card = true, k.events
+	case empty && !k.seen:
+		k.seen, k.card = true, k.events+1
 	}
-	// Events take a card away and put one there by turns: after an even number of them pcscd itself believes
-	// in the card that it says isn't there. Looks may have missed what was between.
-	k.lost = k.seen && s.flags&scard.StateEmpty != 0 && (k.events-k.card)%2 == 0
+	// Events take a card away and put one there by turns: an even number of them after there was one, pcscd itself
+	// believes in the card that it says isn't there. Looks may have missed what was between, also that there was one.
+	k.lost = empty && (k.events-k.card)%2 == 0
 	if k.lost && (!was.lost || k.events != was.events) {
 		k.since, k.wait = time.Now(), reviveAfter
 	}
