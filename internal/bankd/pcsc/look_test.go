@@ -374,6 +374,27 @@ func TestLookReviveUnseen(t *testing.T) {
 	})
 }
 
+// pcscd shows a card before it counts that: a look between says nothing of what the numbers mean.
+func TestLookReviveUncounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", empty | events(4), nil}, state{"b", empty | events(4), nil}, state{"c", empty | events(4), nil})
+		watchFake(t, f)
+		time.Sleep(lookPause)
+		see := func(a, b, c scard.StateFlag, d time.Duration) {
+			f.change(func() { f.states[0].flags, f.states[1].flags, f.states[2].flags = a, b, c })
+			time.Sleep(d)
+		}
+		see(there|events(4), there|events(4), there|events(4), lookPause)
+		see(empty|events(5), there|events(5), there|events(4), reviveAfter+lookAfter+lookPause) // a is lost
+		see(there|events(5), empty|events(6), empty|events(4), reviveAfter+lookAfter+lookPause) // c is: it had been lost from the first
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !slices.Equal(f.revived, []string{"a", "c"}) {
+			t.Errorf("revived %q, want a and c", f.revived)
+		}
+	})
+}
+
 // A reader goes after it was listed.
 func TestLookVanished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -304,8 +304,10 @@ func (k *known) update(s state) {
 		k.events = events
 	}
 	empty := s.flags&scard.StateEmpty != 0
+	// pcscd shows a card a moment before it counts that.
+	uncounted := was.seen && !was.present && !was.lost && k.events == was.events
 	switch {
-	case k.present:
+	case k.present && !uncounted:
 		k.seen, k.card = true, k.events
 	case empty && !k.seen:
 		k.seen, k.card = true, k.events+1
