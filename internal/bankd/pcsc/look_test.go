@@ -361,6 +361,11 @@ func TestLookReviveUnseen(t *testing.T) {
 			{empty | events(5), empty | events(9), empty | events(2), []string{"a"}},
 			{there | events(5), empty | events(10), empty | events(2), []string{"b"}},
 			{empty | events(6), there | events(10), empty | events(4), nil},
+			// The end of a fault counts, too, be there a card or not.
+			{scard.StateUnavailable, scard.StateUnavailable, scard.StateUnavailable, nil},
+			{empty | events(7), there | events(11), empty | events(5), nil},
+			{empty | events(8), there | events(11), empty | events(7), []string{"a"}},
+			{there | events(8), empty | events(11), empty | events(7), []string{"b"}},
 		} {
 			f.change(func() { f.states[0].flags, f.states[1].flags, f.states[2].flags = tt.a, tt.b, tt.c })
 			time.Sleep(reviveAfter + lookAfter + lookPause)

@@ -202,8 +202,8 @@ type known struct {
 	atr     []byte
 	events  uint16 // pcscd's number, which starts anew at 65536
 	changes uint64
-	seen    bool          // present or empty
-	card    uint16        // a number of events at which there is a card
+	seen    bool          // present or empty, since it had a fault
+	card    uint16        // a number of events at which there is a card, if it was seen
 	lost    bool          // there is no card, and no event that took it away
 	since   time.Time     // it was lost, or last revived
 	wait    time.Duration // from then until it is revived
@@ -298,10 +298,12 @@ func (k *known) update(s state) {
 	if k.present && len(s.atr) > 0 {
 		k.atr = s.atr
 	}
-	if s.flags&scard.StateUnavailable == 0 { // else there is no number
+	if s.flags&scard.StateUnavailable == 0 {
 		events := uint16(s.flags >> 16)
 		k.changes += uint64(events - k.events)
 		k.events = events
+	} else {
+		k.seen = false // there is no number, and the end of the fault is an event, too
 	}
 	empty := s.flags&scard.StateEmpty != 0
 	// pcscd shows a card a moment before it counts that.
