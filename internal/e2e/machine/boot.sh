@@ -3,6 +3,7 @@
 # directory $1 from the tree $2, which stays as it is, and becomes its systemd. Further arguments are pairs: a file
 # or directory, and where the machine shall have it.
 set -eu
+umask 022
 root=$1 tree=$2
 shift 2
 mount --make-rprivate /

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,6 +17,7 @@ const cache = "../../../.cache/machine"
 
 // TestMachine boots a machine, has a unit run in it that is hardened as ours are, and sees to it that nothing is left.
 func TestMachine(t *testing.T) {
+	syscall.Umask(0o022) // what is put into a machine is for its users
 	shared := t.TempDir()
 	if err := os.WriteFile(filepath.Join(shared, "file"), []byte("from outside\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // what is put into a machine is for its users
 	name := os.Getenv(pageEnv)
 	if name == "" {
 		flag.Parse()

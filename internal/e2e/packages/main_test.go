@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 const (
 	root  = "../../.."               // of the tree
 	cache = root + "/.cache/machine" // the machine's files
-	soon  = 30 * time.Second         // for what takes well under three seconds when nothing is wrong
+	soon  = 90 * time.Second         // for what takes a few seconds when nothing is wrong
 )
 
 // names are all packages.
@@ -34,7 +35,10 @@ var names = []string{"remsim-server", "remsim-bankd", "remsim-client-st2", "rems
 
 var built string // the directory of the packages
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // what is put into a machine is for its users
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	built = os.Getenv("REMSIM_PACKAGES")

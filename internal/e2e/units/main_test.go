@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 const (
 	root  = "../../.."               // of the tree
 	cache = root + "/.cache/machine" // the machine's files
-	soon  = 30 * time.Second         // for what takes well under three seconds when nothing is wrong
+	soon  = 90 * time.Second         // for what takes a few seconds when nothing is wrong
 )
 
 // programs are those that units run, and those that tests of them talk to them by.
@@ -29,7 +30,10 @@ var programs = []string{"remsim-server", "remsim-bankd", "remsim-client-st2", "r
 
 var host *machine.Machine // has the programs and units as make install installs them
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // what is put into a machine is for its users
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (status int) {
 	var err error
