@@ -89,7 +89,7 @@ func TestScreen(t *testing.T) {
 func TestRun(t *testing.T) {
 	runInProcess(t, &Page{Name: "internal/e2e/manual/testdata/works.adoc"}, 0, t.TempDir())
 	shell := func() *exec.Cmd {
-		cmd := exec.Command(bash[0], bash[1:]...)
+		cmd := exec.Command("env", append([]string{"--ignore-signal=INT,QUIT"}, bash...)...) // as in the background
 		cmd.Dir = t.TempDir()
 		cmd.Env = environment(cmd.Environ()...)
 		return cmd

@@ -21,8 +21,9 @@ type Place struct {
 	Stage string // what make install has installed, for / to have it, too
 }
 
-// bash is the shell of all terminals.
-var bash = []string{"bash", "--norc", "--noprofile"}
+// bash is the shell of all terminals. Ctrl-C ends what runs in it, also where that is ignored because a shell has started
+// this process in the background.
+var bash = []string{"env", "--default-signal=INT,QUIT", "bash", "--norc", "--noprofile"}
 
 // environment is what the programs of a page have in theirs, with the words given.
 func environment(words ...string) []string {
