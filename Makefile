@@ -95,7 +95,7 @@ static:
 release:
 	@contrib/install-deps release
 	@contrib/release
-	REMSIM_RELEASE='$(CURDIR)/bin/release' go test -count=1 -v -run '^TestArtifacts$$' ./internal/e2e/release
+	REMSIM_RELEASE='$(CURDIR)/bin/release' go test -count=1 -timeout 20m -v -run '^TestArtifacts$$' ./internal/e2e/release
 
 doc:
 	@contrib/install-deps doc
@@ -119,19 +119,19 @@ test lint:
 
 test-usb:
 	@contrib/install-deps test
-	go test -count=1 -v ./internal/e2e/usb </dev/null
+	go test -count=1 -timeout 20m -v ./internal/e2e/usb </dev/null
 
 test-faults:
 	@contrib/install-deps test
-	go test -race -count=1 -v ./internal/e2e/wan ./internal/e2e/faults ./internal/e2e/clock </dev/null
+	go test -race -count=1 -timeout 20m -v ./internal/e2e/wan ./internal/e2e/faults ./internal/e2e/clock </dev/null
 
 test-doc:
 	@contrib/install-deps test
-	go test -count=1 ./internal/e2e/manual </dev/null
+	go test -count=1 -timeout 20m ./internal/e2e/manual </dev/null
 
 test-packages:
 	@contrib/install-deps test
-	REMSIM_FRESH='$(FRESH)' go test -count=1 -v ./internal/e2e/machine ./internal/e2e/packages </dev/null
+	REMSIM_FRESH='$(FRESH)' go test -count=1 -timeout 40m -v ./internal/e2e/machine ./internal/e2e/packages </dev/null
 
 # The figures of doc/performance.md stand below its marker.
 bench:
