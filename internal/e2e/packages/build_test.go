@@ -13,7 +13,7 @@ import (
 )
 
 // TestSameBytes builds all packages once more, elsewhere, from files that are as old as they became when they were copied,
-// in another time zone and language and with other permissions: the packages are the same bytes.
+// in another time zone and language, with other permissions, by somebody else than the repository is of: the packages are the same bytes.
 func TestSameBytes(t *testing.T) {
 	t.Parallel()
 	tree := filepath.Join(t.TempDir(), "elsewhere")
@@ -27,7 +27,7 @@ func TestSameBytes(t *testing.T) {
 	if out, err := copying.CombinedOutput(); err != nil {
 		t.Fatalf("copy the tree: %v\n%s", err, out)
 	}
-	env := []string{"TZ=Pacific/Chatham", "LC_ALL=C", "HOME=/nonexistent"}
+	env := []string{"TZ=Pacific/Chatham", "LC_ALL=C", "HOME=/nonexistent", "GIT_TEST_ASSUME_DIFFERENT_OWNER=1"}
 	for name, value := range map[string]string{"GOCACHE": "", "GOMODCACHE": "", "GOENV": "", "GOPROXY": "", "GOSUMDB": ""} {
 		out, err := exec.Command("go", "env", name).Output()
 		if err != nil {
