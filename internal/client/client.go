@@ -79,10 +79,10 @@ type Env struct {
 type Frontend interface {
 	// Remote switches the modem to the remote SIM, or back to its local one.
 	Remote(ctx context.Context, on bool)
-	// ATR sets the ATR the modem shall get at its next reset; card says that a card
-	// is there and answers commands. A bankd that knows AtrAfterReset tells it after each reset of
-	// the card, so that it is often the same as before. The slice is the frontend's to keep. CardOf says which card it is.
-	ATR(ctx context.Context, atr []byte, card bool)
+	// ATR sets the ATR the modem shall get at its next reset; card is the one that
+	// is there and answers commands, or 0. A bankd that knows AtrAfterReset tells it after each reset of
+	// the card, so that card and ATR are often the same as before. The slice is the frontend's to keep.
+	ATR(ctx context.Context, atr []byte, card Card)
 	// Insert shows the modem that a card is in its slot.
 	Insert(ctx context.Context)
 	// Remove shows the modem that its slot is empty.
@@ -93,14 +93,6 @@ type Frontend interface {
 
 // A Card is the number of a card, which tells it from those that were there before and those that come after it; 0: none.
 type Card uint64
-
-type cardKey struct{}
-
-// CardOf returns the card whose ATR a Frontend is told, by that call's context.
-func CardOf(ctx context.Context) Card {
-	card, _ := ctx.Value(cardKey{}).(Card)
-	return card
-}
 
 // A State is what a client is doing.
 type State int

@@ -59,10 +59,10 @@ type modem struct{ journal }
 func (m *modem) Remote(_ context.Context, on bool) {
 	m.add(map[bool]string{true: "remote", false: "local"}[on])
 }
-func (m *modem) ATR(context.Context, []byte, bool) { m.add("atr") }
-func (m *modem) Insert(context.Context)            { m.add("insert") }
-func (m *modem) Remove(context.Context)            { m.add("remove") }
-func (m *modem) ResetModem(context.Context)        { m.add("reset") }
+func (m *modem) ATR(context.Context, []byte, client.Card) { m.add("atr") }
+func (m *modem) Insert(context.Context)                   { m.add("insert") }
+func (m *modem) Remove(context.Context)                   { m.add("remove") }
+func (m *modem) ResetModem(context.Context)               { m.add("reset") }
 
 // A world is a client on a testnet, with a server and a bankd that tests play.
 type world struct {

@@ -889,9 +889,7 @@ func (c *Core) leave() {
 
 // showATR has the frontend take an ATR; card 0: there is none that answers. Requires mu.
 func (c *Core) showATR(atr []byte, card Card) {
-	c.act(noScript, func(ctx context.Context) {
-		c.frontend.ATR(context.WithValue(ctx, cardKey{}, card), bytes.Clone(atr), card != 0)
-	})
+	c.act(noScript, func(ctx context.Context) { c.frontend.ATR(ctx, bytes.Clone(atr), card) })
 }
 
 // cause has an event script run. Requires mu.

@@ -57,9 +57,9 @@ func (j *journal) take() string {
 type recorder struct{ *journal }
 
 func (r recorder) Remote(_ context.Context, on bool) { r.add("Remote(%v)", on) }
-func (r recorder) ATR(ctx context.Context, atr []byte, card bool) {
-	r.card = CardOf(ctx)
-	r.add("ATR(%x,%v)", atr, card)
+func (r recorder) ATR(_ context.Context, atr []byte, card Card) {
+	r.card = card
+	r.add("ATR(%x,%v)", atr, card != 0)
 }
 func (r recorder) Insert(context.Context)     { r.add("Insert") }
 func (r recorder) Remove(context.Context)     { r.add("Remove") }

@@ -393,8 +393,8 @@ func (m *modem) Remote(_ context.Context, on bool) { m.tell(fmt.Sprintf("remote 
 func (m *modem) Insert(context.Context)            { m.tell("insert", func() {}) }
 func (m *modem) Remove(context.Context)            { m.tell("remove", func() { m.atr = nil }) }
 func (m *modem) ResetModem(context.Context)        { m.tell("reset", func() {}) }
-func (m *modem) ATR(_ context.Context, atr []byte, card bool) {
-	if card {
+func (m *modem) ATR(_ context.Context, atr []byte, card client.Card) {
+	if card != 0 {
 		m.tell(fmt.Sprintf("atr %x", atr), func() { m.atr = atr })
 	} else if !bytes.Equal(atr, defaultATR) {
 		m.w.t.Errorf("%v: ATR %x before there is a card", m.slot, atr)

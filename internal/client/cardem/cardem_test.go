@@ -285,6 +285,26 @@ func TestCardGoes(t *testing.T) {
 	})
 }
 
+// TestCardSwapped gives a card no command that the modem has meant for the one before: it isn't told of both yet.
+func TestCardSwapped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWorld(t, nil)
+		w.serve()
+		w.takes = time.Second
+		for range 2 { // the second swap waits for the scripts of the first
+			w.bankd.Send(&rspro.BankSlotStatusInd{From: here, To: me, Phys: slot.Phys{Card: slot.Off}})
+			w.card(cardATR)
+		}
+		w.want("request-card-remove, remove")
+		w.header("a0b000000a")
+		w.want("tx 6 6f00")
+		time.Sleep(time.Minute)
+		w.want("request-card-insert, insert, request-card-remove, remove, request-card-insert, insert")
+		w.header("a0b000000a")
+		w.command("a0b000000a")
+	})
+}
+
 // TestReset drops an answer that comes after a reset, and tells the reset while the card works.
 func TestReset(t *testing.T) {
 	for _, late := range []string{"before", "after"} {

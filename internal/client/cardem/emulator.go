@@ -40,6 +40,7 @@ type emulator struct {
 	mu       sync.Mutex // never held while anything is waited for
 	segments *simtrace.Segmenter
 	present  *exchange     // the modem's command; nil: it waits for no answer
+	card     client.Card   // the last one that was told of; the core may have another one already
 	phys     slot.Phys     // the contacts
 	told     bool          // they were told on the interrupt endpoint since they were asked for
 	waiting  time.Duration // how long modem and card wait for each other's bytes
@@ -56,8 +57,9 @@ type emulator struct {
 
 // An exchange is a command of the modem, from its header to its status word.
 type exchange struct {
-	ctx context.Context // ends with the exchange
-	end context.CancelFunc
+	ctx  context.Context // ends with the exchange
+	end  context.CancelFunc
+	card client.Card // for which it is: a swap may cross it
 }
 
 // A held command came while the contacts were told to be down: after a reset whose end isn't told yet, as two
@@ -331,7 +333,7 @@ func (e *emulator) received(m *simtrace.RxData, ready bool) (guessed simtrace.Ca
 		return 0, err
 	}
 	if e.present == nil {
-		x := &exchange{}
+		x := &exchange{card: e.card}
 		x.ctx, x.end = context.WithCancel(e.life)
 		e.present = x
 	}
@@ -407,7 +409,7 @@ func (e *emulator) do(j job) {
 	case j.refuse:
 		e.answer(j, technicalProblem[:])
 	default:
-		response, err := e.core.Transmit(j.ctx, j.tpdu)
+		response, err := e.core.TransmitTo(j.ctx, j.card, j.tpdu)
 		if j.ctx.Err() != nil {
 			return
 		}
@@ -481,13 +483,18 @@ func (e *emulator) Remote(ctx context.Context, on bool) {
 }
 
 // ATR has the device answer the modem's next reset with atr; until there is a card, from Remote on.
-func (e *emulator) ATR(ctx context.Context, atr []byte, card bool) {
+func (e *emulator) ATR(ctx context.Context, atr []byte, card client.Card) {
+	if card != 0 {
+		e.mu.Lock()
+		e.card = card
+		e.mu.Unlock()
+	}
 	if err := CheckATR(atr); err != nil {
 		e.log.WithError(err).Warn("the modem doesn't get the card's ATR but the one before")
 		return
 	}
 	e.atr = atr
-	if card {
+	if card != 0 {
 		e.setATR(ctx)
 	}
 }

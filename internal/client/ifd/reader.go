@@ -110,8 +110,8 @@ func (*reader) ResetModem(context.Context) {}
 
 // ATR takes note of a card, or of the ATR after a reset. One that nobody has asked for and that is another one
 // is another card's.
-func (r *reader) ATR(ctx context.Context, atr []byte, card bool) {
-	if !card {
+func (r *reader) ATR(_ context.Context, atr []byte, card client.Card) {
+	if card == 0 {
 		return
 	}
 	if len(atr) > maxATR {
@@ -127,7 +127,7 @@ func (r *reader) ATR(ctx context.Context, atr []byte, card bool) {
 		r.cards++
 		r.setCardLocked(r.cards)
 	}
-	r.atr, r.name = atr, client.CardOf(ctx)
+	r.atr, r.name = atr, card
 	r.signal()
 }
 

@@ -101,12 +101,12 @@ func (*modem) Remote(context.Context, bool) {}
 
 // ATR shows the ATR, but not one that is told again after a reset: a script that
 // knows the C suite waits for no line then.
-func (m *modem) ATR(ctx context.Context, atr []byte, card bool) {
-	if card {
+func (m *modem) ATR(_ context.Context, atr []byte, card client.Card) {
+	if card != 0 {
 		defer m.wasReset()
 	}
 	m.mu.Lock()
-	again := card && m.card && bytes.Equal(atr, m.atr)
+	again := card != 0 && m.card && bytes.Equal(atr, m.atr)
 	m.mu.Unlock()
 	if again {
 		if m.explain {
@@ -114,12 +114,12 @@ func (m *modem) ATR(ctx context.Context, atr []byte, card bool) {
 		}
 		return
 	}
-	if !card || !m.keepATR {
+	if card == 0 || !m.keepATR {
 		if err := m.print("SET_ATR: ", atr); err != nil {
 			m.fail(err)
 		}
 	}
-	if !card {
+	if card == 0 {
 		return
 	}
 	if m.explain {
@@ -131,7 +131,7 @@ func (m *modem) ATR(ctx context.Context, atr []byte, card bool) {
 		m.ready = make(chan struct{})
 	}
 	close(m.ready)
-	m.card, m.name, m.atr = true, client.CardOf(ctx), atr
+	m.card, m.name, m.atr = true, card, atr
 }
 
 // facts says what ATR the card has.

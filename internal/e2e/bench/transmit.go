@@ -267,8 +267,8 @@ func (modem) Remote(context.Context, bool) {}
 func (modem) Insert(context.Context)       {}
 func (modem) Remove(context.Context)       {}
 func (modem) ResetModem(context.Context)   {}
-func (m modem) ATR(_ context.Context, _ []byte, card bool) {
-	if card {
+func (m modem) ATR(_ context.Context, _ []byte, card client.Card) {
+	if card != 0 {
 		select {
 		case m.card <- struct{}{}:
 		default:
