@@ -117,7 +117,11 @@ section Files.`,
 			if err != nil {
 				return err
 			}
-			return errors.Join(store.Export(w, s), w.Sync(), w.Close())
+			err = errors.Join(store.Export(w, s), w.Sync(), w.Close())
+			if err != nil {
+				err = errors.Join(err, os.Remove(args[0])) // half of it is worse than none
+			}
+			return err
 		},
 	}
 	from.flag(export.Flags(), "file to read, `file:PATH` (default state.db in $STATE_DIRECTORY, if set)")

@@ -264,6 +264,25 @@ func TestStoreCommands(t *testing.T) {
 	}
 }
 
+// TestExportFails leaves no half of an export behind.
+func TestExportFails(t *testing.T) {
+	dir := t.TempDir()
+	path, text := filepath.Join(dir, "state.db"), filepath.Join(dir, "copy.json")
+	if status, _, line := run(t, emptyStore, "store", "import", "--store", "file:"+path); status != 0 {
+		t.Fatal(line)
+	}
+	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-o", filepath.Join(dir, "trace"), "-e", "trace=fsync", "-e", "inject=fsync:error=ENOSPC",
+		os.Args[0], "-test.run=^TestHelperProcess$")
+	cmd.Env = append(os.Environ(), helperVariable+"=store export --store file:"+path+" "+text)
+	line, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 1 || !bytes.Contains(line, []byte("no space left")) {
+		t.Errorf("%v: %s", err, line)
+	}
+	if _, err := os.Stat(text); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was written is there: %v", err)
+	}
+}
+
 // TestStoreHeld checks that a store is for one server at a time, and that store commands leave a server's alone.
 func TestStoreHeld(t *testing.T) {
 	dir := t.TempDir()
