@@ -89,7 +89,7 @@ func (s *session) do(step *Step) error {
 	switch step.Kind {
 	case Setup:
 		// What goes on, by &, shall not write to the terminal.
-		return s.hidden(t, "{ "+step.Text+"\n} </dev/null >>/tmp/setup.log 2>&1 || { s=$?; cat /tmp/setup.log; (exit $s); }")
+		return s.hidden(t, "_log=$(mktemp); { "+step.Text+"\n} </dev/null >$_log 2>&1 || { s=$?; cat $_log; rm $_log; (exit $s); } && rm $_log")
 	case File:
 		if !clean(step.Path) {
 			return errors.New("is outside of its directory")

@@ -27,7 +27,7 @@ func TestSameBytes(t *testing.T) {
 	if out, err := copying.CombinedOutput(); err != nil {
 		t.Fatalf("copy the tree: %v\n%s", err, out)
 	}
-	env := []string{"TZ=Pacific/Chatham", "LC_ALL=C", "HOME=/nonexistent", "GIT_TEST_ASSUME_DIFFERENT_OWNER=1"}
+	env := []string{"TZ=Pacific/Chatham", "LC_ALL=C", "HOME=/dev/null/home", "GIT_TEST_ASSUME_DIFFERENT_OWNER=1"}
 	for name, value := range map[string]string{"GOCACHE": "", "GOMODCACHE": "", "GOENV": "", "GOPROXY": "", "GOSUMDB": ""} {
 		out, err := exec.Command("go", "env", name).Output()
 		if err != nil {

@@ -59,10 +59,10 @@ func newMember(s *swarm, i int) *member {
 // A modem is told what happens to the card.
 type modem struct{ m *member }
 
-func (modem) Remote(context.Context, bool)              {}
-func (modem) ResetModem(context.Context)                {}
-func (m modem) Insert(context.Context)                  { m.m.settled() }
-func (m modem) Remove(context.Context)                  { m.m.settled() }
+func (modem) Remote(context.Context, bool)                     {}
+func (modem) ResetModem(context.Context)                       {}
+func (m modem) Insert(context.Context)                         { m.m.settled() }
+func (m modem) Remove(context.Context)                         { m.m.settled() }
 func (m modem) ATR(_ context.Context, _ []byte, _ client.Card) { m.m.settled() }
 
 // settled reports whether m has the card it shall have, or none where there is none.
