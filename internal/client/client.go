@@ -64,11 +64,11 @@ type Env struct {
 // A Frontend is the modem's side. A Core calls its methods one after another
 // from one goroutine, each right after the start of the event script it belongs to:
 //
-//	becoming operational   ATR(of the configuration, false)
+//	becoming operational   ATR(of the configuration, 0)
 //	                       request-sim-remote, Remote(true)
 //	                       request-card-insert, Insert
 //	                       request-modem-reset, ResetModem
-//	setAtrReq              ATR(of the bankd, true), Insert again if there was a Remove
+//	setAtrReq              ATR(of the bankd, its card), Insert again if there was a Remove
 //	card gone              request-card-remove, Remove
 //	no longer operational  request-card-remove, Remove
 //	                       request-sim-local, Remote(false)

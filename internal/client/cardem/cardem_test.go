@@ -305,6 +305,22 @@ func TestCardSwapped(t *testing.T) {
 	})
 }
 
+// TestCardAfterReconnect gives the modem the card of each session as soon as it can be had, though scripts run still.
+func TestCardAfterReconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWorld(t, nil)
+		w.serve()
+		w.bankd.Close()
+		w.want(leaving)
+		w.takes = time.Second
+		w.meetBankd()
+		w.told("RST=0 VCC=1 CLK=1 CARD=?")
+		w.card(cardATR)
+		w.header("a0b0000003")
+		w.command("a0b0000003")
+	})
+}
+
 // TestReset drops an answer that comes after a reset, and tells the reset while the card works.
 func TestReset(t *testing.T) {
 	for _, late := range []string{"before", "after"} {

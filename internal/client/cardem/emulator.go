@@ -40,7 +40,7 @@ type emulator struct {
 	mu       sync.Mutex // never held while anything is waited for
 	segments *simtrace.Segmenter
 	present  *exchange     // the modem's command; nil: it waits for no answer
-	card     client.Card   // the last one that was told of; the core may have another one already
+	card     client.Card   // the last one that was told of, where the core may have another one already; 0 at a session's begin: whichever there is
 	phys     slot.Phys     // the contacts
 	told     bool          // they were told on the interrupt endpoint since they were asked for
 	waiting  time.Duration // how long modem and card wait for each other's bytes
@@ -484,11 +484,9 @@ func (e *emulator) Remote(ctx context.Context, on bool) {
 
 // ATR has the device answer the modem's next reset with atr; until there is a card, from Remote on.
 func (e *emulator) ATR(ctx context.Context, atr []byte, card client.Card) {
-	if card != 0 {
-		e.mu.Lock()
-		e.card = card
-		e.mu.Unlock()
-	}
+	e.mu.Lock()
+	e.card = card
+	e.mu.Unlock()
 	if err := CheckATR(atr); err != nil {
 		e.log.WithError(err).Warn("the modem doesn't get the card's ATR but the one before")
 		return

@@ -95,7 +95,7 @@ func TestSwapped(t *testing.T) {
 			}
 			swapped <- other
 		}()
-		a.untilRemoved(before)
+		a.untilRemoved(before, i == local)
 		other := <-swapped
 		a.awaits(application.Present)
 		twin := twinOf(other)
@@ -109,7 +109,7 @@ func TestSwapped(t *testing.T) {
 	s.remove(0)
 	told()
 	s.create(1, 0)
-	remote.untilRemoved(before)
+	remote.untilRemoved(before, false)
 	remote.awaits(application.Present)
 	twin := twinOf(101)
 	remote.reconnects(application.Unpower, twin)
