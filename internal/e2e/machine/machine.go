@@ -158,7 +158,7 @@ func (m *Machine) Close() error {
 	return errors.Join(removeCgroup(m.cgroup), os.Remove(m.dir))
 }
 
-// makeCgroup makes a cgroup below that of the present process, and removes those of machines whose process has gone.
+// makeCgroup makes a cgroup below that of the present process, and removes those of machines whose processes have all gone.
 func makeCgroup() (string, error) {
 	own, err := ownCgroup()
 	if err != nil {
@@ -171,7 +171,9 @@ func makeCgroup() (string, error) {
 	}
 	for _, dir := range old {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
-		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Stat("/proc/" + pid) // the tests may be in another namespace, where the machine lives on
+		events, _ := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if errors.Is(err, fs.ErrNotExist) && strings.Contains(string(events), "populated 0") {
 			_ = removeCgroup(dir) // another test may be at it
 		}
 	}
@@ -203,7 +205,7 @@ func ownCgroup() (string, error) {
 	return "", errors.New("no cgroup2 is mounted; it is at /sys/fs/cgroup, or at /sys/fs/cgroup/unified")
 }
 
-// removeCgroup removes a cgroup with those below, whose processes are killed but may not have gone yet.
+// removeCgroup removes a cgroup with those below, whose processes are killed but may not have gone yet. Others may be at it, too.
 func removeCgroup(dir string) error {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		var all []string
@@ -218,7 +220,10 @@ func removeCgroup(dir string) error {
 				err = os.Remove(dir)
 			}
 		}
-		if err == nil || errors.Is(err, fs.ErrNotExist) || time.Now().After(end) {
+		if _, gone := os.Lstat(dir); errors.Is(gone, fs.ErrNotExist) {
+			return nil
+		}
+		if time.Now().After(end) {
 			return err
 		}
 	}
