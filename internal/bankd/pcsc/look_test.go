@@ -246,6 +246,36 @@ func TestLook(t *testing.T) {
 	})
 }
 
+// pcscd shows a card before it counts that: the count, when it comes, is no news, and another one's is.
+func TestLookUncounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(state{"a", empty | events(4), nil})
+		last, n, _ := watchFake(t, f)
+		for i, tt := range []struct {
+			flags scard.StateFlag
+			want  bankd.Reader
+			news  int
+		}{
+			{there | events(4), bankd.Reader{Present: true, Changes: 5}, 1},
+			{there | events(5), bankd.Reader{Present: true, Changes: 5}, 0},
+			{there | events(7), bankd.Reader{Present: true, Changes: 7}, 1},
+			{empty | events(8), bankd.Reader{Changes: 8}, 1},
+			{there | events(8), bankd.Reader{Present: true, Changes: 9}, 1},
+			{there | events(8) | scard.StateInuse, bankd.Reader{Present: true, Changes: 9}, 0},
+			{there | events(11), bankd.Reader{Present: true, Changes: 11}, 1}, // counted, and swapped
+		} {
+			was := n()
+			f.change(func() { f.states[0].flags = tt.flags })
+			time.Sleep(lookAfter + lookPause)
+			tt.want.Name = "a"
+			expect(t, last(), tt.want)
+			if news := n() - was; news != tt.news {
+				t.Errorf("step %d: %d reports, want %d", i, news, tt.news)
+			}
+		}
+	})
+}
+
 // A number of events that pcscd begins with isn't compared there.
 func TestLookMissedEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

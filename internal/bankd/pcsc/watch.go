@@ -202,6 +202,7 @@ type known struct {
 	atr     []byte
 	events  uint16 // pcscd's number, which starts anew at 65536
 	changes uint64
+	ahead   bool          // changes has a card that pcscd shows and hasn't counted yet
 	seen    bool          // present or empty, since it had a fault
 	card    uint16        // a number of events at which there is a card, if it was seen
 	lost    bool          // there is no card, and no event that took it away
@@ -301,15 +302,21 @@ func (k *known) update(s state) {
 	if s.flags&scard.StateUnavailable == 0 {
 		events := uint16(s.flags >> 16)
 		k.changes += uint64(events - k.events)
+		if k.ahead && events != k.events {
+			k.changes--
+			k.ahead = false
+		}
 		k.events = events
 	} else {
 		k.seen = false // there is no number, and the end of the fault is an event, too
 	}
 	empty := s.flags&scard.StateEmpty != 0
-	// pcscd shows a card a moment before it counts that.
-	uncounted := was.seen && !was.present && !was.lost && k.events == was.events
 	switch {
-	case k.present && !uncounted:
+	case k.present && was.seen && !was.present && !was.lost && k.events == was.events:
+		// pcscd shows a card a moment before it counts that: then it isn't another one.
+		k.changes++
+		k.ahead = true
+	case k.present:
 		k.seen, k.card = true, k.events
 	case empty && !k.seen:
 		k.seen, k.card = true, k.events+1

@@ -103,31 +103,14 @@ func (a *app) connect() (atr []byte) {
 	return a.call(application.Request{Call: application.Connect, Reader: a.reader}).ATR
 }
 
-// opens waits for a card like twin, connects to it, and powers both up. The first pcscd may lose a card that was just put in
-// once more when it is powered, and find it again: so that is tried until it goes well.
+// opens waits for a card like twin, connects to it, and powers the twin up.
 func (a *app) opens(twin bankd.Card) {
 	a.t.Helper()
-	for end := time.Now().Add(soon); ; {
-		a.awaits(application.Present)
-		reply := a.ask(soon, application.Request{Call: application.Connect, Reader: a.reader})
-		if reply.Err() == nil {
-			reply = a.ask(soon, application.Request{Call: application.Reconnect, How: application.Unpower})
-		}
-		err := reply.Err()
-		switch {
-		case err == nil && !bytes.Equal(reply.ATR, twin.ATR()):
-			a.t.Fatalf("%s: ATR % x, want % x", a.Name, reply.ATR, twin.ATR())
-		case err == nil:
-			if err := twin.Reset(true); err != nil {
-				a.t.Fatal(err)
-			}
-			return
-		case time.Now().After(end):
-			a.t.Fatalf("%s: open: %v", a.Name, err)
-		}
-		a.t.Logf("%s: open: %v", a.Name, err)
-		time.Sleep(100 * time.Millisecond)
+	a.awaits(application.Present)
+	if atr := a.connect(); !bytes.Equal(atr, twin.ATR()) {
+		a.t.Fatalf("%s: ATR % x, want % x", a.Name, atr, twin.ATR())
 	}
+	a.reconnects(application.Unpower, twin)
 }
 
 // reconnects resets card and twin.
